@@ -1,0 +1,21 @@
+"""
+Time and chance, passed in.
+
+Whoever decides is told the time; whoever sleeps is a driver. A test hands in its own clock and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """``now`` in seconds from an arbitrary start (monotonic), ``sleep`` in seconds, ``random`` in [0, 1)."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    random: Callable[[], float] = random.random

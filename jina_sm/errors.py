@@ -1,0 +1,164 @@
+"""
+What can go wrong, drawn once.
+
+    JinaSMError
+        InputError                  what was asked cannot be done; nothing was sent
+            MissingExtraError       an optional part of the package is not installed
+        AuthError                   no credentials, stale ones, or ones that may not do this
+        InvocationError             an endpoint was asked
+            BadRequestError         ... and refused what it was given
+            EndpointNotFoundError   ... and is not there
+            PayloadTooLargeError    ... and the body was too large, either way
+            ThrottledError          ... too often
+            ModelTimeoutError       ... and took longer than the service allows (60 s)
+            ModelUnavailableError   ... and could not serve: loading, overloaded, unreachable
+            ModelFailedError        ... and its model raised (500): perhaps the input, perhaps not
+            ProtocolError           ... and what it answered cannot be right
+        DeployError                 AWS was asked to make or remove something
+            NotSubscribedError      the account has not subscribed to the model package
+            NameTakenError          the name belongs to something this tool did not make
+            QuotaError              the account may not have that many instances
+            CapacityError           AWS has no such instance to give just now
+            EndpointFailedError     the endpoint came up Failed; the message is AWS's reason
+        PartialError                part is done; it says what is, what is not, and where
+
+Facts are attributes; the message says which, where, how often, and what now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class JinaSMError(Exception):
+    """Every error of this package.
+
+    ``cure`` is the next thing to do, as a sentence or a command. ``code`` is AWS's own name of the error, ``status``
+    the HTTP status of the model's container where that answered, else of the service. ``attempts`` counts requests
+    sent, the first included.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cure: str | None = None,
+        target: str | None = None,
+        region: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+        log_link: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.cure = cure
+        self.target = target
+        self.region = region
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        self.log_link = log_link
+        self.attempts: int | None = None
+
+    def __str__(self) -> str:
+        where = " in ".join(fact for fact in (self.target, self.region) if fact)
+        facts = [
+            where,
+            f"status {self.status}" if self.status else "",
+            f"after {self.attempts} attempts" if self.attempts and self.attempts > 1 else "",
+            f"request id {self.request_id}" if self.request_id else "",
+            f"logs: {self.log_link}" if self.log_link else "",
+        ]
+        known = ", ".join(fact for fact in facts if fact)
+        return self.message + (f" ({known})" if known else "") + (f". {self.cure}" if self.cure else "")
+
+
+class InputError(JinaSMError, ValueError):
+    """What was asked cannot be done; nothing was sent. Names the item and the cure."""
+
+    exit_code = 2
+
+
+class MissingExtraError(InputError):
+    """An optional part of the package is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f'{what} needs an extra: pip install "jina_sm[{extra}]"')
+
+
+class AuthError(JinaSMError):
+    """No credentials, stale ones, or ones that may not do this."""
+
+
+class InvocationError(JinaSMError):
+    """An endpoint was asked, and no usable answer came."""
+
+
+class BadRequestError(InvocationError):
+    """The endpoint refused what it was given; sending it again changes nothing."""
+
+
+class EndpointNotFoundError(InvocationError):
+    """There is no endpoint of that name to invoke."""
+
+
+class PayloadTooLargeError(InvocationError):
+    """The body was larger than the service or the container takes."""
+
+
+class ThrottledError(InvocationError):
+    """Too many requests; ``retry_after_s`` where the service said how long to wait."""
+
+
+class ModelTimeoutError(InvocationError):
+    """The model took longer than the service allows. The work goes on in the container, so don't repeat it blindly."""
+
+
+class ModelUnavailableError(InvocationError):
+    """The endpoint could not serve: loading, overloaded, or unreachable."""
+
+
+class ModelFailedError(InvocationError):
+    """The model raised (status 500). Older containers say so for bad input too."""
+
+
+class ProtocolError(InvocationError):
+    """The answer cannot be right: not JSON, the wrong number of rows, not finite."""
+
+
+class DeployError(JinaSMError):
+    """AWS refused to make, change or remove something."""
+
+
+class NotSubscribedError(DeployError):
+    """The account has not subscribed to the model package."""
+
+
+class NameTakenError(DeployError):
+    """The name belongs to something that carries no tag of this tool."""
+
+
+class QuotaError(DeployError):
+    """The account's quota does not allow that many instances."""
+
+
+class CapacityError(DeployError):
+    """AWS has no such instance to give just now."""
+
+
+class EndpointFailedError(DeployError):
+    """The endpoint came up Failed; the message is AWS's reason."""
+
+
+class PartialError(JinaSMError):
+    """Part is done. ``done`` names what is, ``failed`` maps what is not to its error."""
+
+    def __init__(self, message: str, *, done: tuple[str, ...], failed: Mapping[str, JinaSMError]) -> None:
+        super().__init__(message)
+        self.done = done
+        self.failed = failed
