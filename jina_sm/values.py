@@ -1,0 +1,166 @@
+"""
+What goes in and what comes out of a model, as frozen values.
+
+What can be wrong with them is refused when they are made, by name, so nothing downstream checks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jina_sm.errors import InputError
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedRequest:
+    """Texts to embed, and how. ``dimensions=None``: the model's full length; ``task=None``: its default."""
+
+    texts: tuple[str, ...]
+    task: str | None = None
+    dimensions: int | None = None
+    late_chunking: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankRequest:
+    """Documents to score against one query. ``top_n=None``: all of them come back."""
+
+    query: str
+    documents: tuple[str, ...]
+    top_n: int | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one answer says of its items, in their order.
+
+    ``values`` is float32: (n, d) vectors or (n,) scores. A score of -inf: the model left that document out
+    (top_n). ``tokens`` is what the model says it read.
+    """
+
+    values: Vectors
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a call cost: tokens as the model counted them, and requests sent to get the answer."""
+
+    total_tokens: int
+    requests: int
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """One vector a text, in the order given. ``vectors`` is float32 of shape (n, d)."""
+
+    vectors: Vectors
+    usage: Usage
+    model: str
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
+            raise InputError(
+                f"vectors are float32 of shape (n, d), not {self.vectors.dtype} of shape {self.vectors.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __iter__(self) -> Iterator[Vectors]:
+        return iter(self.vectors)
+
+    def __getitem__(self, index: int) -> Vectors:
+        row: Vectors = self.vectors[index]
+        return row
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.vectors.shape[1])
+
+    def __repr__(self) -> str:
+        return f"Embeddings({len(self)} x {self.dimensions} float32, {self.usage.total_tokens} tokens, {self.model})"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One document's place: ``index`` is its position in the documents given."""
+
+    index: int
+    relevance_score: float
+    document: str
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Documents by falling relevance. ``indices`` (n,) int64 and ``scores`` (n,) float32 are in that order."""
+
+    indices: NDArray[np.int64]
+    scores: Vectors
+    documents: tuple[str, ...]
+    usage: Usage
+    model: str
+
+    @classmethod
+    def of(cls, scores: Vectors, documents: tuple[str, ...], *, top_n: int | None, usage: Usage, model: str) -> Ranking:
+        """The ranking that scores (n,), given in the order of the documents, make. Equal scores keep their order."""
+        order = np.argsort(-scores, kind="stable")[:top_n]
+        return cls(order, scores[order], tuple(documents[i] for i in order), usage, model)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Ranked]:
+        for index, score, document in zip(self.indices, self.scores, self.documents, strict=True):
+            yield Ranked(int(index), float(score), document)
+
+    def __getitem__(self, place: int) -> Ranked:
+        return Ranked(int(self.indices[place]), float(self.scores[place]), self.documents[place])
+
+    def __repr__(self) -> str:
+        best = f", best {self[0].relevance_score:.3f} at {self[0].index}" if len(self) else ""
+        return f"Ranking({len(self)} documents{best}, {self.usage.total_tokens} tokens, {self.model})"
+
+
+def texts_of(given: object, *, call: str, name: str) -> tuple[str, ...]:
+    """The texts, if that is what they are. Raises InputError that names the item and the cure."""
+    if isinstance(given, str | bytes):
+        raise InputError(f"{call}() takes a list of {name}; for one, pass [text]")
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"{call}() takes a list of {name}, not {type(given).__name__}")
+    texts = tuple(given)
+    if not texts:
+        raise InputError(f"{call}() was given no {name}")
+    for index, text in enumerate(texts):
+        check_text(text, f"{name}[{index}]")
+    return texts
+
+
+def check_text(text: object, item: str) -> None:
+    """Raises InputError, which names the item, unless it is a text that can be sent."""
+    if not isinstance(text, str):
+        raise InputError(f"{item} is a {type(text).__name__}, not a string")
+    if not text:
+        raise InputError(f"{item} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{item} is not valid Unicode: a lone surrogate at character {error.start}",
+            cure="It was probably read with the wrong encoding.",
+        ) from None
+
+
+def check_top_n(top_n: object) -> None:
+    """Raises InputError unless top_n is None or a whole number of 1 or more."""
+    if top_n is not None and (type(top_n) is not int or top_n < 1):
+        raise InputError(f"top_n is a whole number of 1 or more, not {top_n!r}")
