@@ -1,0 +1,67 @@
+"""
+When to try again, and where.
+
+One retry loop, ours: botocore is told one attempt, since two loops multiply. What to do depends on what went wrong,
+by kind and never by status, and every bound is in requests and in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jina_sm import errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What one kind of failure allows.
+
+    ``repeats``: how often the same items may be sent again for this reason. ``base_s``: the first wait, doubling
+    after. ``elsewhere``: another region may do better. ``split``: half of it may do better.
+    """
+
+    repeats: int = 0
+    base_s: float = 0.0
+    elsewhere: bool = False
+    split: bool = False
+
+
+NEVER = Rule()
+RULES: Mapping[type[errors.JinaSMError], Rule] = {
+    errors.ThrottledError: Rule(repeats=8, base_s=1.0, elsewhere=True),
+    errors.ModelUnavailableError: Rule(repeats=4, base_s=0.5, elsewhere=True),
+    # The container goes on with what timed out, so the same again only doubles its load.
+    errors.ModelTimeoutError: Rule(repeats=1, base_s=1.0, split=True),
+    errors.PayloadTooLargeError: Rule(split=True),
+    # Older containers say 500 for bad input too: once more, then believe it.
+    errors.ModelFailedError: Rule(repeats=1, base_s=0.5),
+    errors.ProtocolError: Rule(repeats=1, base_s=0.1),
+    errors.EndpointNotFoundError: Rule(elsewhere=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The bounds of trying again.
+
+    ``seconds`` counts from the call's start and ends trying, not a request under way. ``longest_s`` bounds one
+    wait, a ``Retry-After`` too. ``rest_s``: for how long a target that failed is passed over while others are there.
+    """
+
+    attempts: int = 6
+    seconds: float = 180.0
+    longest_s: float = 20.0
+    rest_s: float = 30.0
+
+
+def rule(error: errors.JinaSMError) -> Rule:
+    """The rule for what went wrong. Whatever is not listed is never repeated."""
+    return RULES.get(type(error), NEVER)
+
+
+def wait_s(policy: Policy, error: errors.JinaSMError, failures: int, random: float) -> float:
+    """Seconds to wait after so many failures: full jitter, or what the service asked for."""
+    if error.retry_after_s is not None:
+        return min(error.retry_after_s, policy.longest_s)
+    return random * min(rule(error).base_s * 2.0 ** (failures - 1), policy.longest_s)
