@@ -1,0 +1,38 @@
+"""
+Jina AI's search models on AWS SageMaker: deploy them, call them, tear them down. Names resolve when first used.
+
+Deploying is in ``jina_sm.deploy.run``: ``deploy``, ``status``, ``subscribe``, ``teardown``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jina_sm.catalog import Model as Model
+    from jina_sm.client import Client as Client
+    from jina_sm.deploy.spec import Spec as Spec
+    from jina_sm.packing import Limits as Limits
+    from jina_sm.retry import Policy as Policy
+    from jina_sm.values import Embeddings as Embeddings
+    from jina_sm.values import Ranking as Ranking
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Client": "client",
+    "Embeddings": "values",
+    "Limits": "packing",
+    "Model": "catalog",
+    "Policy": "retry",
+    "Ranking": "values",
+    "Spec": "deploy.spec",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  the names are strings
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jina_sm' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"jina_sm.{_HOMES[name]}"), name)

@@ -1,0 +1,333 @@
+"""
+The typed client: texts in, NumPy out, however many requests that takes.
+
+A thin driver of ``exchange``: it checks and packs what it is given, sends what the machine says on a few threads,
+and hands back what came in the order given. Bytes are encoded and decoded outside the machine's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from jina_sm import catalog, packing, retry, tokens, values, wire
+from jina_sm.clock import Clock
+from jina_sm.errors import InputError, JinaSMError, ProtocolError
+from jina_sm.exchange import Call, Exchange, Send, Wake
+from jina_sm.transport import Request, Transport
+from jina_sm.values import Embeddings, EmbedRequest, Ranking, RerankRequest, Rows, Usage
+
+LOCAL_PORT = 8471
+IN_FLIGHT = 6
+"""Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
+
+_BYTES_A_NUMBER = 12.6  # a v3 row of 1,024 numbers is 12.9 kB of JSON
+_BYTES_A_ROW = 120
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the machine carries for a call: bytes for some of its items, and rows out of the answer."""
+
+    encode: Callable[[Sequence[int]], bytes]
+    decode: Callable[[Sequence[int], bytes], Rows]
+
+
+class Client:
+    """Embeds and reranks with one model, in one region or several.
+
+    ``Client("jina-embeddings-v3").embed(["a text"]).vectors`` finds the endpoint that ``jina-sm deploy`` made, in
+    the regions given, else in those of ``JINA_SM_REGIONS``, else in the session's region. The first region is home;
+    the others take over while it fails. Thread-safe; ``close()`` it or use it in a ``with`` statement.
+
+    Raises InputError for what can be known beforehand, else InvocationError or AuthError, when called.
+    """
+
+    def __init__(
+        self,
+        model: str | catalog.Model,
+        *,
+        regions: Sequence[str] | None = None,
+        name: str | None = None,
+        session: Any = None,
+        url: str | None = None,
+        retry: retry.Policy = retry.Policy(),  # noqa: B008  a frozen value
+        limits: packing.Limits = packing.Limits(),  # noqa: B008
+        in_flight: int = IN_FLIGHT,
+        clock: Clock = Clock(),  # noqa: B008
+        transports: Sequence[Transport] | None = None,
+        catalog_file: str | None = None,
+    ) -> None:
+        known = catalog.load(catalog_file)
+        self.model = model if isinstance(model, catalog.Model) else known.model(model)
+        if transports is None:
+            from jina_sm.transport.sagemaker import SageMakerTransport
+
+            endpoint, homes = catalog.endpoint_name(self.model, name), regions_of(regions, session)
+            for region in homes:
+                known.check_region(region)
+            transports = [
+                SageMakerTransport(endpoint, region, aws=session, url=url, connections=in_flight + 2)
+                for region in homes
+            ]
+        self._transports = tuple(transports)
+        self._limits = limits
+        self._clock = clock
+        self._exchange: Exchange[_Job] = Exchange(
+            len(self._transports), policy=retry, in_flight=in_flight, random=clock.random
+        )
+        self._changed = threading.Condition()
+        self._threads = in_flight * len(self._transports)
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @classmethod
+    def sagemaker(
+        cls, endpoint_name: str, *, model: str | catalog.Model, region: str | None = None, **settings: Any
+    ) -> Self:
+        """A client of an endpoint that this tool did not deploy. ``settings`` are the constructor's."""
+        from jina_sm.transport.sagemaker import SageMakerTransport
+
+        session = settings.get("session")
+        (home,) = regions_of([region] if region else None, session)[:1]
+        transport = SageMakerTransport(
+            endpoint_name, home, aws=session, connections=settings.get("in_flight", IN_FLIGHT) + 2
+        )
+        return cls(model, transports=[transport], **settings)
+
+    @classmethod
+    def local(
+        cls,
+        model: str | catalog.Model = "jina-embeddings-v3",
+        *,
+        regions: Sequence[str] = ("us-east-1",),
+        **settings: Any,
+    ) -> Self:
+        """A client of the local stack (``jina-sm local up``), whatever AWS settings are around."""
+        from jina_sm.transport.session import local_session
+
+        port = os.environ.get("JINA_SM_LOCAL_PORT", str(LOCAL_PORT))
+        found = regions_of(regions, None)
+        url = f"http://127.0.0.1:{port}"
+        return cls(model, regions=found, session=local_session(found[0]), url=url, **settings)
+
+    def embed(
+        self,
+        texts: Iterable[str],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+    ) -> Embeddings:
+        """One vector a text, in the order given, however many requests that takes.
+
+        >>> client.embed(["a red bicycle"], task="retrieval.passage", dimensions=256).vectors.shape
+        (1, 256)
+
+        ``task=None`` is the model's own default; ``dimensions=None`` its full length.
+        """
+        self._check_kind("embed", "embedding")
+        self.model.check_task(task)
+        self.model.check_dimensions(dimensions)
+        asked = EmbedRequest(
+            texts=values.texts_of(texts, call="embed", name="texts"),
+            task=task or self.model.default_task,
+            dimensions=dimensions,
+        )
+        width = dimensions or self.model.dimensions
+        speech = wire.dialect(self.model)
+
+        def part(items: Sequence[int]) -> EmbedRequest:
+            return replace(asked, texts=tuple(asked.texts[item] for item in items))
+
+        def decode(items: Sequence[int], body: bytes) -> Rows:
+            rows = speech.decode_response(part(items), body)
+            if width is not None and rows.values.shape[1] != width:
+                raise ProtocolError(f"vectors of {rows.values.shape[1]} dimensions came, not of {width}")
+            return rows
+
+        sizes = [self._size(text, "texts", index, width) for index, text in enumerate(asked.texts)]
+        batches = packing.batches(sizes, self._limits, _weight(speech.encode_request(replace(asked, texts=()))))
+        call = self._run(_Job(lambda items: speech.encode_request(part(items)), decode), batches)
+        return Embeddings(_in_order(call, len(asked.texts)), _usage(call), self.model.key)
+
+    def rerank(self, query: str, documents: Iterable[str], *, top_n: int | None = None) -> Ranking:
+        """The documents by falling relevance to the query, the best ``top_n`` of them.
+
+        >>> client.rerank("pet food", ["tyres", "dog biscuits"], top_n=1)[0].document
+        'dog biscuits'
+
+        Scores of one document don't depend on the others, so many documents travel in several requests.
+        """
+        self._check_kind("rerank", "reranker")
+        values.check_text(query, "query")
+        values.check_top_n(top_n)
+        asked = RerankRequest(query=query, documents=values.texts_of(documents, call="rerank", name="documents"))
+        speech = wire.dialect(self.model)
+
+        def part(items: Sequence[int]) -> RerankRequest:
+            return replace(asked, documents=tuple(asked.documents[item] for item in items))
+
+        sizes = [self._size(text, "documents", index, None, query) for index, text in enumerate(asked.documents)]
+        batches = packing.batches(sizes, self._limits, _weight(speech.encode_request(replace(asked, documents=()))))
+        job = _Job(
+            lambda items: speech.encode_request(part(items)),
+            lambda items, body: speech.decode_response(part(items), body),
+        )
+        call = self._run(job, batches)
+        scores = _in_order(call, len(asked.documents))
+        return Ranking.of(scores, asked.documents, top_n=top_n, usage=_usage(call), model=self.model.key)
+
+    def close(self) -> None:
+        """Ends the client's threads and connections. Calls under way are finished first."""
+        self._closed = True
+        if self._pool is not None:
+            self._pool.shutdown()
+        for transport in self._transports:
+            transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_kind(self, call: str, kind: str) -> None:
+        if self.model.kind != kind:
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise InputError(f"{call}() needs {article} {kind}, and {self.model.key} is a {self.model.kind} model")
+
+    def _size(self, text: str, name: str, index: int, width: int | None, query: str | None = None) -> packing.Size:
+        beside = tokens.estimate(query) if query else 0
+        if tokens.surely_more_than(self.model.max_tokens - beside, text):
+            raise InputError(
+                f"{name}[{index}] has about {tokens.estimate(text):,} tokens"
+                + (f" and the query {beside:,}" if query else "")
+                + f"; {self.model.key} reads {self.model.max_tokens:,}",
+                cure="Split it.",
+            )
+        sent = wire.weight(text)
+        if sent > self._limits.request_bytes:
+            raise InputError(f"{name}[{index}] is larger than a request may be ({sent:,} bytes)", cure="Split it.")
+        # A reranker echoes the document; an embedding's size is its numbers'.
+        answered = width * _BYTES_A_NUMBER + _BYTES_A_ROW if width else sent + 2 * _BYTES_A_ROW
+        return packing.Size(tokens=tokens.estimate(text) + beside, request_bytes=sent, response_bytes=int(answered))
+
+    def _run(self, job: _Job, batches: Sequence[Sequence[int]]) -> Call[_Job]:
+        """Drives the machine until the call is over. Raises its error."""
+        if self._closed:
+            raise InputError("the client is closed")
+        with self._changed:
+            call = self._exchange.add(job, batches, self._clock.now())
+        try:
+            self._drive(call)
+        except BaseException:  # an interrupt: what waits is not sent any more
+            with self._changed:
+                self._exchange.abandon(call)
+            raise
+        if call.error is not None:
+            raise call.error
+        return call
+
+    def _drive(self, call: Call[_Job]) -> None:
+        while True:
+            with self._changed:
+                mine, wake = self._hand_out(call)
+                if mine is None:
+                    if call.over:
+                        return
+                    if wake is None or call.under_way:
+                        self._changed.wait(None if wake is None else max(0.0, wake.at - self._clock.now()))
+                        continue
+            if mine is not None:
+                self._perform(mine)
+            elif wake is not None:
+                self._clock.sleep(max(0.0, wake.at - self._clock.now()))
+
+    def _hand_out(self, own: Call[_Job] | None) -> tuple[Send[_Job] | None, Wake | None]:
+        """Everything that may be sent now goes to the threads, but for the first of one's own."""
+        mine: Send[_Job] | None = None
+        while isinstance(step := self._exchange.next(self._clock.now()), Send):
+            if mine is None and step.call is own:
+                mine = step
+            else:
+                self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="jina_sm")
+                self._pool.submit(self._perform_and_go_on, step)
+        return mine, step
+
+    def _perform_and_go_on(self, send: Send[_Job]) -> None:
+        self._perform(send)
+        with self._changed:
+            self._hand_out(None)
+
+    def _perform(self, send: Send[_Job]) -> None:
+        job, items = send.call.job, send.piece.items
+        try:
+            response = self._transports[send.target].send(Request(job.encode(items)))
+            rows = job.decode(items, response.body)
+        except JinaSMError as error:
+            if isinstance(error, ProtocolError) and error.target is None:
+                transport = self._transports[send.target]
+                error.target = getattr(transport, "endpoint_name", None)
+                error.region = getattr(transport, "region", None)
+            self._settle(send, error)
+        except BaseException as error:
+            # Not ours, so a bug or an interrupt: whoever waits must hear of it rather than wait for ever.
+            broken = JinaSMError(f"unexpected {type(error).__name__}: {error}")
+            broken.__cause__ = error
+            self._settle(send, broken)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._settle(send, rows)
+
+    def _settle(self, send: Send[_Job], came: Rows | JinaSMError) -> None:
+        with self._changed:
+            if isinstance(came, Rows):
+                self._exchange.answered(send, came)
+            else:
+                self._exchange.failed(send, came, self._clock.now())
+            self._changed.notify_all()
+
+
+def regions_of(given: Sequence[str] | None, session: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The argument's, else those of JINA_SM_REGIONS, else the session's."""
+    if isinstance(given, str):
+        raise InputError(f"regions is a list; for one, pass [{given!r}]")
+    regions = list(given or []) or re.findall(r"[^\s,]+", environ.get("JINA_SM_REGIONS", ""))
+    if not regions:
+        from jina_sm.transport.session import session as default_session
+
+        home = (session or default_session()).region_name
+        regions = [home] if home else []
+    if not regions:
+        raise InputError("no region", cure='Pass regions=["us-east-1"], or set JINA_SM_REGIONS or AWS_REGION.')
+    if len(set(regions)) < len(regions):
+        raise InputError(f"a region is named twice in {', '.join(regions)}")
+    return regions
+
+
+def _weight(body: bytes) -> packing.Size:
+    return packing.Size(tokens=0, request_bytes=len(body), response_bytes=300)
+
+
+def _in_order(call: Call[_Job], count: int) -> values.Vectors:
+    """The rows of all answers at the places of their items."""
+    _, first = call.answers[0]
+    whole = np.empty((count, *first.values.shape[1:]), dtype=np.float32)
+    for items, rows in call.answers:
+        whole[list(items)] = rows.values
+    return whole
+
+
+def _usage(call: Call[_Job]) -> Usage:
+    return Usage(sum(rows.tokens for _, rows in call.answers), call.requests)

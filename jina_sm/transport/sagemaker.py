@@ -1,0 +1,140 @@
+"""
+A SageMaker endpoint, by boto3's ``invoke_endpoint``.
+
+The service gives a model 60 s; our own read timeout is longer, so that its answer arrives first.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from jina_sm import errors
+from jina_sm.transport import Request, Response
+from jina_sm.transport.session import auth_error, client, session, translated
+
+READ_TIMEOUT_S = 70
+
+# By code, never by status: a throttle arrives as 400, and a model that is loading as 429.
+MEANINGS: Mapping[str, type[errors.InvocationError]] = {
+    "ValidationError": errors.BadRequestError,
+    "ValidationException": errors.BadRequestError,
+    "ThrottlingException": errors.ThrottledError,
+    "Throttling": errors.ThrottledError,
+    "TooManyRequestsException": errors.ThrottledError,
+    "429": errors.ThrottledError,
+    "413": errors.PayloadTooLargeError,
+    "RequestEntityTooLarge": errors.PayloadTooLargeError,
+    "ModelNotReadyException": errors.ModelUnavailableError,
+    "ServiceUnavailable": errors.ModelUnavailableError,
+    "InternalFailure": errors.ModelUnavailableError,
+    "InternalDependencyException": errors.ModelUnavailableError,
+    "408": errors.ModelUnavailableError,
+    "500": errors.ModelUnavailableError,
+    "502": errors.ModelUnavailableError,
+    "503": errors.ModelUnavailableError,
+    "504": errors.ModelUnavailableError,
+}
+# What the container answered, behind AWS's ModelError.
+CONTAINER: Mapping[int, type[errors.InvocationError]] = {
+    0: errors.ModelTimeoutError,
+    408: errors.ModelTimeoutError,
+    413: errors.PayloadTooLargeError,
+    429: errors.ThrottledError,
+    500: errors.ModelFailedError,
+    502: errors.ModelUnavailableError,
+    503: errors.ModelUnavailableError,
+    504: errors.ModelUnavailableError,
+}
+_LOGS = re.compile(r"https://\S*console\.aws\.amazon\.com\S*")
+
+
+class SageMakerTransport:
+    """One endpoint in one region. The boto3 client is made at the first request and then shared by all threads."""
+
+    def __init__(
+        self,
+        endpoint_name: str,
+        region: str,
+        *,
+        aws: Any = None,
+        url: str | None = None,
+        connections: int = 10,
+    ) -> None:
+        self.endpoint_name = endpoint_name
+        self.region = region
+        self._aws = aws
+        self._url = url
+        self._connections = connections
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def send(self, request: Request) -> Response:
+        import botocore.exceptions
+
+        with translated(region=self.region, target=self.endpoint_name, unreachable=errors.ModelUnavailableError):
+            try:
+                answer = self._runtime().invoke_endpoint(
+                    EndpointName=self.endpoint_name,
+                    Body=request.body,
+                    ContentType=request.content_type,
+                    Accept=request.accept,
+                )
+                body = answer["Body"].read()
+            except botocore.exceptions.ClientError as error:
+                raise meaning(error.response, target=self.endpoint_name, region=self.region) from None
+            except botocore.exceptions.ReadTimeoutError as error:
+                raise errors.ModelTimeoutError(
+                    f"no answer within {READ_TIMEOUT_S} s", target=self.endpoint_name, region=self.region
+                ) from error
+        return Response(body, answer["ResponseMetadata"].get("RequestId"))
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _runtime(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = client(
+                    self._aws or session(),
+                    "sagemaker-runtime",
+                    self.region,
+                    url=self._url,
+                    read_timeout=READ_TIMEOUT_S,
+                    retries={"mode": "standard", "total_max_attempts": 1},  # one retry loop, ours
+                    max_pool_connections=self._connections,
+                    tcp_keepalive=True,
+                )
+            return self._client
+
+
+def meaning(answer: Mapping[str, Any], *, target: str, region: str) -> errors.JinaSMError:
+    """A ClientError's response as one of our errors."""
+    code, said = answer["Error"].get("Code", ""), answer["Error"].get("Message") or "no reason given"
+    meta = answer.get("ResponseMetadata", {})
+    if refused := auth_error(code, said, region=region, target=target):
+        return refused
+    facts: dict[str, Any] = {"code": code, "target": target, "region": region, "request_id": meta.get("RequestId")}
+    if code == "ModelError":
+        status = answer.get("OriginalStatusCode", 0)
+        kind = CONTAINER.get(status, errors.ModelUnavailableError if status > 500 else errors.BadRequestError)
+        logs = _LOGS.search(answer.get("Message") or said)
+        facts |= {"status": status or None, "log_link": logs.group() if logs else None}
+        return kind(_container_said(status, answer.get("OriginalMessage") or said), **facts)
+    if "not found" in said and code in ("ValidationError", "ValidationException"):
+        cure = "`jina-sm status` shows what is deployed, `jina-sm deploy` makes it."
+        return errors.EndpointNotFoundError(said.rstrip("."), cure=cure, **facts)
+    status = meta.get("HTTPStatusCode")
+    kind = MEANINGS.get(code) or (errors.BadRequestError if (status or 500) < 500 else errors.ModelUnavailableError)
+    wait = (meta.get("HTTPHeaders") or {}).get("retry-after", "")
+    retry_after_s = float(wait) if wait.isdigit() else None
+    return kind(f"{code}: {said}".rstrip("."), status=status, retry_after_s=retry_after_s, **facts)
+
+
+def _container_said(status: int, message: str) -> str:
+    if status == 0:
+        return "the model did not answer within 60 s"
+    return f"the model's container answered: {message[:500]}"

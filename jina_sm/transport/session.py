@@ -1,0 +1,93 @@
+"""
+AWS sessions and clients as we want them, and what any AWS call can meet.
+
+boto3 is imported when the first session is made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jina_sm.errors import AuthError, DeployError, InputError, JinaSMError
+
+# AWS's names for credentials that are wrong, old or not enough; each service has its own.
+STALE = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
+UNKNOWN = frozenset(
+    {
+        "InvalidClientTokenId", "UnrecognizedClientException", "InvalidSignatureException", "SignatureDoesNotMatch",
+        "MissingAuthenticationToken", "MissingAuthenticationTokenException", "IncompleteSignature",
+        "InvalidAccessKeyId", "AuthFailure", "OptInRequired",
+    }
+)  # fmt: skip
+DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized"})
+_CURE = "Check `aws sts get-caller-identity`, or sign in again (`aws sso login`, `aws configure`)."
+
+_making = threading.Lock()  # boto3 sessions are not thread-safe while they make a client
+
+
+def session(profile: str | None = None) -> Any:
+    """A boto3 session of the profile, else of the environment. Raises InputError for a profile that is not there."""
+    import boto3
+    import botocore.exceptions
+
+    try:
+        return boto3.Session(profile_name=profile)
+    except botocore.exceptions.ProfileNotFound as error:
+        raise InputError(str(error), cure="`aws configure list-profiles` lists yours.") from None
+
+
+def local_session(region: str) -> Any:
+    """A session that the local stack accepts, whatever AWS settings are around."""
+    import boto3
+
+    return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=region)
+
+
+def client(aws: Any, service: str, region: str, *, url: str | None = None, **settings: Any) -> Any:
+    """A client of one service in one region. ``settings`` are botocore's Config, retries left to it unless given."""
+    import botocore.config
+    import botocore.exceptions
+
+    config = botocore.config.Config(**{"connect_timeout": 5, "retries": {"mode": "standard"}, **settings})
+    with _making, translated(region=region):
+        return aws.client(service, region_name=region, endpoint_url=url, config=config)
+
+
+@contextmanager
+def translated(
+    *, region: str, target: str | None = None, unreachable: type[JinaSMError] = DeployError
+) -> Iterator[None]:
+    """What stopped a call before any service judged it, in our words. ClientErrors pass through."""
+    import botocore.exceptions as boto
+
+    try:
+        yield
+    except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
+        raise AuthError(f"no AWS credentials: {_line(error)}", cure=_CURE, target=target, region=region) from None
+    except (boto.TokenRetrievalError, boto.SSOError, boto.RefreshWithMFAUnsupportedError) as error:
+        raise AuthError(f"AWS sign-in has expired: {_line(error)}", cure=_CURE, target=target, region=region) from None
+    except boto.ProfileNotFound as error:
+        raise InputError(str(error), cure="`aws configure list-profiles` lists yours.") from None
+    except (boto.InvalidRegionError, boto.NoRegionError) as error:
+        raise InputError(_line(error), cure="Name a region such as us-east-1.") from None
+    except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
+        raise unreachable(f"AWS could not be reached: {_line(error)}", target=target, region=region) from error
+
+
+def auth_error(code: str, message: str, *, region: str | None, target: str | None = None) -> JinaSMError | None:
+    """AWS's refusal of who is asking, as ours; None where the code is about something else."""
+    facts: dict[str, Any] = {"code": code, "region": region, "target": target}
+    if code in STALE:
+        return AuthError(f"the AWS credentials have expired: {_line(message)}", cure=_CURE, **facts)
+    if code in UNKNOWN:
+        return AuthError(f"AWS does not accept these credentials: {_line(message)}", cure=_CURE, **facts)
+    if code in DENIED:
+        return AuthError(_line(message), cure="Ask whoever manages the account for that permission.", **facts)
+    return None
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,292 @@
+"""The typed client over transports that are ordinary classes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jina_sm import Client, Limits, Policy, catalog, errors
+from jina_sm.clock import Clock
+from jina_sm.transport import Request, Response
+from jina_sm.values import EmbedRequest, RerankRequest, Rows
+from jina_sm.wire import embeddings_v3, reranker_v2
+
+V3 = "jina-embeddings-v3"
+RERANKER = "jina-reranker-v2-base-multilingual"
+
+
+class FakeTransport:
+    """Answers each text with a vector that is its own, after the failures it was given."""
+
+    def __init__(self, *failures: errors.JinaSMError | bytes) -> None:
+        self.failures = list(failures)
+        self.asked: list[EmbedRequest] = []
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def send(self, request: Request) -> Response:
+        asked = embeddings_v3.decode_request(request.body)
+        with self._lock:
+            self.asked.append(asked)
+            failure = self.failures.pop(0) if self.failures else None
+        if isinstance(failure, bytes):
+            return Response(failure)
+        if failure is not None:
+            raise failure
+        vectors = np.stack([vector_of(text, asked.dimensions or 1024) for text in asked.texts])
+        return Response(embeddings_v3.encode_response(asked, Rows(vectors, len(asked.texts))))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeReranker:
+    """Scores a document by its length."""
+
+    def __init__(self) -> None:
+        self.asked: list[RerankRequest] = []
+
+    def send(self, request: Request) -> Response:
+        asked = reranker_v2.decode_request(request.body)
+        self.asked.append(asked)
+        scores = np.array([len(document) for document in asked.documents], dtype=np.float32)
+        return Response(reranker_v2.encode_response(asked, Rows(scores, 1)))
+
+    def close(self) -> None: ...
+
+
+def vector_of(text: str, dimensions: int) -> Any:
+    seed = np.frombuffer(text.encode().ljust(8, b"\0")[:8], dtype=np.uint64)[0]
+    return np.random.default_rng(seed).standard_normal(dimensions).astype(np.float32)
+
+
+class FakeTime:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.now, sleep=self.sleep, random=lambda: 1.0)
+
+
+def client(*transports: Any, model: str = V3, **settings: Any) -> Client:
+    return Client(model, transports=transports, clock=FakeTime().clock, **settings)
+
+
+def test_one_vector_a_text_in_the_order_given() -> None:
+    with client(up := FakeTransport()) as asking:
+        found = asking.embed(["b", "a", "c" * 50], dimensions=64)
+    np.testing.assert_array_equal(found.vectors, np.stack([vector_of(t, 64) for t in ["b", "a", "c" * 50]]))
+    assert (found.vectors.shape, found.vectors.dtype) == ((3, 64), np.float32)
+    assert (found.usage.total_tokens, found.usage.requests) == (3, 1)
+    assert up.closed
+
+
+def test_the_models_default_task_is_said() -> None:
+    client(up := FakeTransport()).embed(["a"])
+    assert up.asked[0].task == "text-matching"
+
+
+@given(st.lists(st.text("abc ", min_size=1, max_size=30), min_size=1, max_size=40), st.integers(1, 7))
+def test_order_holds_however_many_requests_it_takes(texts: list[str], items: int) -> None:
+    with client(up := FakeTransport(), limits=Limits(items=items)) as asking:
+        found = asking.embed(texts, dimensions=32)
+    np.testing.assert_array_equal(found.vectors, np.stack([vector_of(text, 32) for text in texts]))
+    assert found.usage.requests == len(up.asked) == -(-len(texts) // items)
+
+
+def test_another_region_takes_over() -> None:
+    down = FakeTransport(*[errors.ModelUnavailableError("down")] * 9)
+    with client(down, up := FakeTransport()) as asking:
+        assert len(asking.embed(["a"])) == 1
+    assert (len(down.asked), len(up.asked)) == (1, 1)
+
+
+def test_a_deleted_endpoint_is_passed_over_until_its_rest_is_over() -> None:
+    gone = FakeTransport(*[errors.EndpointNotFoundError("gone")] * 9)
+    with client(gone, FakeTransport()) as asking:
+        for _ in range(5):
+            asking.embed(["a"])
+    assert len(gone.asked) == 1
+
+
+def test_a_failure_that_passes_is_not_seen() -> None:
+    flaky = FakeTransport(
+        errors.ThrottledError("slow down"),
+        errors.ModelUnavailableError("loading"),
+        b"{",
+        errors.ModelFailedError("oops"),
+    )
+    with client(flaky) as asking:
+        assert asking.embed(["a"]).usage.requests == 5
+
+
+def test_what_timed_out_comes_back_in_halves_and_whole() -> None:
+    with client(slow := FakeTransport(errors.ModelTimeoutError("slow"))) as asking:
+        found = asking.embed(["a", "b", "c"], dimensions=32)
+    np.testing.assert_array_equal(found.vectors, np.stack([vector_of(text, 32) for text in "abc"]))
+    assert [len(asked.texts) for asked in slow.asked] in ([3, 1, 2], [3, 2, 1])
+
+
+def test_a_wrong_answer_is_an_error_that_says_so() -> None:
+    with client(FakeTransport(*[b'{"data":[]}'] * 9)) as asking, pytest.raises(errors.ProtocolError, match="0 vectors"):
+        asking.embed(["a"])
+
+
+def test_vectors_of_another_length_are_refused() -> None:
+    short = embeddings_v3.encode_response(EmbedRequest(texts=("a",)), Rows(np.ones((1, 8), np.float32), 1))
+    with client(FakeTransport(*[short] * 9)) as asking, pytest.raises(errors.ProtocolError, match="not of 1024"):
+        asking.embed(["a"])
+
+
+def test_a_bug_in_a_transport_reaches_the_caller_instead_of_hanging_it() -> None:
+    class Broken(FakeTransport):
+        def send(self, request: Request) -> Response:
+            raise ZeroDivisionError("bug")
+
+    with client(Broken(), limits=Limits(items=1)) as asking:
+        with pytest.raises(errors.JinaSMError, match="ZeroDivisionError: bug") as caught:
+            asking.embed(["a", "b", "c"])
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_many_threads_share_a_client_and_each_gets_its_own() -> None:
+    wrong: list[str] = []
+    with client(FakeTransport(), limits=Limits(items=2), in_flight=3) as asking:
+
+        def ask(name: str) -> None:
+            texts = [f"{name}{index}" for index in range(7)]
+            found = asking.embed(texts, dimensions=32)
+            if not np.array_equal(found.vectors, np.stack([vector_of(text, 32) for text in texts])):
+                wrong.append(name)
+
+        threads = [threading.Thread(target=ask, args=(chr(97 + index),)) for index in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_an_interrupt_ends_the_call_and_sends_nothing_more() -> None:
+    class Interrupted(FakeTransport):
+        def send(self, request: Request) -> Response:
+            super().send(request)
+            raise KeyboardInterrupt
+
+    with client(stop := Interrupted(), limits=Limits(items=1), in_flight=1) as asking:
+        with pytest.raises(KeyboardInterrupt):
+            asking.embed(["a", "b", "c"])
+    assert len(stop.asked) == 1
+
+
+def test_documents_come_back_by_falling_score_from_several_requests() -> None:
+    documents = ["x" * length for length in (3, 9, 1, 7, 5)]
+    with client(up := FakeReranker(), model=RERANKER, limits=Limits(items=2)) as asking:
+        ranking = asking.rerank("q", documents, top_n=3)
+    assert [each.index for each in ranking] == [1, 3, 4]
+    assert [each.document for each in ranking] == ["x" * 9, "x" * 7, "x" * 5]
+    assert ranking.scores.tolist() == [9, 7, 5]
+    assert len(up.asked) == 3
+    assert all(asked.query == "q" for asked in up.asked)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda c: c.embed("one"), r"embed\(\) takes a list of texts; for one, pass \[text\]"),
+        (lambda c: c.embed(b"one"), r"pass \[text\]"),
+        (lambda c: c.embed([]), "no texts"),
+        (lambda c: c.embed(7), "not int"),
+        (lambda c: c.embed({"a": 1}), "not dict"),
+        (lambda c: c.embed(["a", None]), r"texts\[1\] is a NoneType, not a string"),
+        (lambda c: c.embed(["a", ""]), r"texts\[1\] is empty"),
+        (lambda c: c.embed(["a\ud800"]), r"texts\[0\] is not valid Unicode: a lone surrogate at character 1"),
+        (lambda c: c.embed(["a"], task="retrieval"), "no task 'retrieval'; did you mean 'retrieval"),
+        (lambda c: c.embed(["a"], dimensions=100), "cannot give 100 dimensions; it gives 32, 64,"),
+        (lambda c: c.embed(["a"], dimensions=256.0), "256.0 dimensions"),
+        (lambda c: c.embed(["a"], dimensions=True), "True dimensions"),
+        (lambda c: c.embed(["a", "word " * 20_000]), r"texts\[1\] has about .* tokens; jina-embeddings-v3 reads 8,192"),
+        (lambda c: c.rerank("q", ["a"]), r"rerank\(\) needs a reranker, and jina-embeddings-v3 is a"),
+    ],
+)
+def test_what_can_be_known_beforehand_is_refused_and_nothing_is_sent(
+    call: Callable[[Client], object], named: str
+) -> None:
+    with client(up := FakeTransport()) as asking, pytest.raises(errors.InputError, match=named) as caught:
+        call(asking)
+    assert up.asked == []
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda c: c.rerank("q", "abc"), "takes a list of documents"),
+        (lambda c: c.rerank("", ["a"]), "query is empty"),
+        (lambda c: c.rerank("q", ["a"], top_n=0), "top_n is a whole number of 1 or more, not 0"),
+        (lambda c: c.rerank("q", ["a"], top_n=True), "not True"),
+        (lambda c: c.rerank("q", ["a", "word " * 3000]), r"documents\[1\] has about .* tokens and the query"),
+        (lambda c: c.embed(["a"]), "embed"),
+    ],
+)
+def test_a_reranker_refuses_beforehand_too(call: Callable[[Client], object], named: str) -> None:
+    with client(up := FakeReranker(), model=RERANKER) as asking, pytest.raises(errors.InputError, match=named):
+        call(asking)
+    assert up.asked == []
+
+
+def test_an_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(errors.InputError, match="no model 'jina-embedding-v3'; did you mean 'jina-embeddings-v3'"):
+        Client("jina-embedding-v3")
+
+
+def test_regions_are_the_arguments_else_the_environments_else_the_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homes(asking: Client) -> list[str]:
+        return [transport.region for transport in asking._transports]  # type: ignore[attr-defined]
+
+    with pytest.raises(errors.InputError, match="no region"):
+        Client(V3)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert homes(Client(V3)) == ["eu-west-1"]
+    monkeypatch.setenv("JINA_SM_REGIONS", "us-east-1, eu-central-1")
+    assert homes(Client(V3)) == ["us-east-1", "eu-central-1"]
+    assert homes(Client(V3, regions=["us-west-2"])) == ["us-west-2"]
+    with pytest.raises(
+        errors.InputError, match="no model packages in region 'eu-centrl-1'; did you mean 'eu-central-1'"
+    ):
+        Client(V3, regions=["eu-centrl-1"])
+    with pytest.raises(errors.InputError, match="regions is a list"):
+        Client(V3, regions="us-east-1")
+    with pytest.raises(errors.InputError, match="named twice"):
+        Client(V3, regions=["us-east-1", "us-east-1"])
+
+
+def test_a_closed_client_says_so() -> None:
+    asking = client(FakeTransport())
+    asking.close()
+    with pytest.raises(errors.InputError, match="closed"):
+        asking.embed(["a"])
+
+
+def test_a_policy_bounds_the_attempts() -> None:
+    down = FakeTransport(*[errors.ModelUnavailableError("down")] * 99)
+    with client(down, retry=Policy(attempts=2)) as asking, pytest.raises(errors.ModelUnavailableError) as caught:
+        asking.embed(["a"])
+    assert (caught.value.attempts, len(down.asked)) == (2, 2)
+
+
+def test_a_row_of_ones_own_is_a_model_too() -> None:
+    own = catalog.Model(key="mine", kind="embedding", dialect="embeddings-v3", dimensions=8, max_tokens=100, tasks=())
+    with Client(own, transports=[FakeTransport(b"{}")], clock=FakeTime().clock) as asking:
+        with pytest.raises(errors.InputError, match="mine takes no task"):
+            asking.embed(["a"], task="retrieval.query")
