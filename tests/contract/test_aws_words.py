@@ -1,0 +1,186 @@
+"""Our tables against AWS's own descriptions: the service models that botocore ships."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.session
+import botocore.validate
+import pytest
+
+from jina_sm import catalog, errors, retry
+from jina_sm.deploy import aws, marketplace, plan
+from jina_sm.deploy.plan import Call, Desired, State
+from jina_sm.transport import sagemaker
+from jina_sm.transport.session import DENIED, STALE, UNKNOWN
+
+
+def service(name: str) -> Any:
+    return botocore.session.get_session().get_service_model(name)
+
+
+def test_every_error_of_invoke_endpoint_has_a_meaning() -> None:
+    modelled = {
+        shape.error_code for shape in service("sagemaker-runtime").operation_model("InvokeEndpoint").error_shapes
+    }
+    assert "ModelError" in modelled
+    assert modelled - {"ModelError"} <= set(sagemaker.MEANINGS)
+
+
+def test_every_kind_of_invocation_error_can_come_of_a_meaning() -> None:
+    kinds = {*sagemaker.MEANINGS.values(), *sagemaker.CONTAINER.values()}
+    raised_elsewhere = {errors.EndpointNotFoundError, errors.ProtocolError}
+    assert kinds | raised_elsewhere == set(errors.InvocationError.__subclasses__())
+
+
+def test_what_has_a_rule_is_an_error_of_an_invocation() -> None:
+    assert set(retry.RULES) <= set(errors.InvocationError.__subclasses__())
+
+
+def said(code: str, message: str = "why", status: int = 400, **more: Any) -> dict[str, Any]:
+    return {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "r-1", "HTTPHeaders": {}},
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (said("ThrottlingException", "", 400), errors.ThrottledError),
+        (said("ModelNotReadyException", "loading", 429), errors.ModelUnavailableError),
+        (said("InternalDependencyException", "x", 530), errors.ModelUnavailableError),
+        (said("ValidationError", "Endpoint x of account 1 not found."), errors.EndpointNotFoundError),
+        (said("ValidationError", "Bad header"), errors.BadRequestError),
+        (said("413", "too large", 413), errors.PayloadTooLargeError),
+        (said("SomethingNew", "x", 500), errors.ModelUnavailableError),
+        (said("SomethingNew", "x", 400), errors.BadRequestError),
+        (said("AccessDeniedException", "not authorized", 403), errors.AuthError),
+        (said("ExpiredTokenException", "expired", 403), errors.AuthError),
+        (said("ModelError", status=424, OriginalStatusCode=0, OriginalMessage="timed out"), errors.ModelTimeoutError),
+        (said("ModelError", status=424, OriginalStatusCode=413, OriginalMessage="x"), errors.PayloadTooLargeError),
+        (said("ModelError", status=424, OriginalStatusCode=422, OriginalMessage="x"), errors.BadRequestError),
+        (said("ModelError", status=424, OriginalStatusCode=429, OriginalMessage="x"), errors.ThrottledError),
+        (said("ModelError", status=424, OriginalStatusCode=500, OriginalMessage="x"), errors.ModelFailedError),
+        (said("ModelError", status=424, OriginalStatusCode=503, OriginalMessage="x"), errors.ModelUnavailableError),
+    ],
+)
+def test_an_answer_means_what_its_code_says(answer: dict[str, Any], kind: type[errors.JinaSMError]) -> None:
+    meant = sagemaker.meaning(answer, target="jina-sm-x", region="us-east-1")
+    assert type(meant) is kind
+    assert (meant.target, meant.region) == ("jina-sm-x", "us-east-1")
+    assert "jina-sm-x in us-east-1" in str(meant)
+
+
+def test_a_models_error_carries_its_status_and_the_way_to_its_logs() -> None:
+    logs = "https://us-east-1.console.aws.amazon.com/cloudwatch/home?region=us-east-1#logEventViewer:group=/x"
+    answer = said("ModelError", status=424, OriginalStatusCode=422, OriginalMessage='{"detail":"no"}')
+    answer["Message"] = f'Received client error (422) from primary with message "no". See {logs} in account 1'
+    meant = sagemaker.meaning(answer, target="e", region="us-east-1")
+    assert (meant.status, meant.log_link, meant.request_id) == (422, logs, "r-1")
+    assert '{"detail":"no"}' in str(meant)
+
+
+def test_how_long_to_wait_is_read() -> None:
+    answer = said("ThrottlingException")
+    answer["ResponseMetadata"]["HTTPHeaders"]["retry-after"] = "3"
+    assert sagemaker.meaning(answer, target="e", region="r").retry_after_s == 3.0
+
+
+def test_codes_of_credentials_are_of_one_kind_each() -> None:
+    assert not STALE & UNKNOWN
+    assert not (STALE | UNKNOWN) & DENIED
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "cure"),
+    [
+        ("ValidationException", "Caller is not subscribed to the marketplace offering.", errors.NotSubscribedError, "subscribe"),
+        ("ResourceLimitExceeded", "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances", errors.QuotaError, "Service Quotas"),
+        ("ValidationException", 'Cannot create already existing endpoint "arn"', errors.NameTakenError, "again"),
+        ("ValidationException", 'Cannot update in-progress endpoint "arn"', errors.DeployError, "settled"),
+        ("ValidationException", 'Could not find endpoint "arn"', aws.NotThereError, ""),
+        ("ValidationException", "ModelPackage arn:x does not exist.", errors.DeployError, "console"),
+        ("AccessDeniedException", "not authorized to perform: sagemaker:CreateModel", errors.AuthError, "permission"),
+    ],
+)  # fmt: skip
+def test_a_refusal_of_the_control_plane_is_ours_with_a_cure(
+    code: str, message: str, kind: type[errors.JinaSMError], cure: str
+) -> None:
+    meant = aws.meaning(said(code, message), target="jina-sm-x", region="us-east-1")
+    assert type(meant) is kind
+    assert cure in (meant.cure or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error.", errors.CapacityError),
+        ("The primary container for production variant AllTraffic did not pass the ping health check.", errors.EndpointFailedError),
+        ("The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances", errors.QuotaError),
+        ("Caller is not subscribed to the marketplace offering.", errors.NotSubscribedError),
+    ],
+)  # fmt: skip
+def test_a_failed_endpoint_is_told_by_awss_reason(reason: str, kind: type[errors.DeployError]) -> None:
+    meant = aws.failure(reason, target="jina-sm-x", region="us-east-1")
+    assert type(meant) is kind
+    assert reason in str(meant)
+
+
+def test_marketplaces_reason_is_read_beside_the_error_and_in_it() -> None:
+    model = catalog.load().model("jina-embeddings-v3")
+    beside = said("AccessDeniedException", "no") | {"reason": "MISSING_MFA"}
+    inside = said("AccessDeniedException", "no")
+    inside["Error"]["reason"] = "MISSING_MFA"
+    for answer in (beside, inside):
+        assert marketplace.meaning(answer, model).cure == marketplace.CURES["MISSING_MFA"]
+    assert isinstance(marketplace.meaning(said("AccessDeniedException", "no"), model), errors.AuthError)
+
+
+def calls() -> list[Call]:
+    desired = Desired(
+        region="us-east-1",
+        model="jina-reranker-v2-base-multilingual",
+        endpoint="jina-sm-reranker-v2-base-multilingual",
+        package_arn=catalog.load().package_arn(catalog.load().model("jina-embeddings-v3"), "us-east-1"),
+        role_arn="arn:aws:iam::123456789012:role/jina-sm-execution",
+        instance_type="ml.g5.xlarge",
+        instance_count=2,
+        tags={"team": "search", "cost-centre": "42"},
+    )
+    first = plan.deployment(desired, State())
+    config = desired.config_params["EndpointConfigName"]
+    there = plan.Endpoint(
+        name=desired.endpoint,
+        arn="arn",
+        status="InService",
+        config="other",
+        tags={tag["Key"]: tag["Value"] for tag in desired.all_tags},
+        created=datetime.now(UTC),
+    )
+    update = plan.deployment(desired, State(endpoints=(there,)))
+    gone = plan.teardown(State(endpoints=(there,), configs=(config,), models=(desired.model_params["ModelName"],)))
+    return [step for step in [*first, *update, *gone] if isinstance(step, Call)]
+
+
+@pytest.mark.parametrize("call", calls(), ids=lambda call: call.operation)
+def test_a_planned_call_is_one_that_aws_describes(call: Call) -> None:
+    operation = "".join(word.title() for word in call.operation.split("_"))
+    shape = service("sagemaker").operation_model(operation).input_shape
+    report = botocore.validate.ParamValidator().validate(call.params, shape)
+    assert not report.has_errors(), report.generate_report()
+    for name, value in call.params.items():
+        pattern = shape.members[name].metadata.get("pattern")
+        if pattern:
+            assert re.fullmatch(pattern, value)
+        assert len(value) <= shape.members[name].metadata.get("max", 10_000) if isinstance(value, str | list) else True
+
+
+def test_a_frozen_value_stays_as_it_is() -> None:
+    call = calls()[0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        call.operation = "other"  # type: ignore[misc]
