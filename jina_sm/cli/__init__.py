@@ -1,0 +1,67 @@
+"""
+Words in, words out.
+
+Each command parses, calls one public function and prints: data to stdout, talk to stderr. Nothing heavy is imported
+before a command needs it. Exit codes: 0 done, 1 it failed, 2 it was asked wrongly, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from jina_sm import __version__
+from jina_sm.cli import deployment, local, models, search
+from jina_sm.errors import JinaSMError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="jina-sm")
+@click.option("--debug", is_flag=True, help="Log what is sent to AWS, and show tracebacks.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Jina AI's search models on AWS SageMaker: deploy them, use them, tear them down.
+
+    Try all of it on this machine first: `jina-sm local up --detach`, then `eval "$(jina-sm local env)"`.
+    """
+    context.obj = debug
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        logging.getLogger("jina_sm").setLevel(logging.DEBUG)
+
+
+for _command in (
+    models.models,
+    deployment.subscribe,
+    deployment.deploy,
+    deployment.status,
+    deployment.teardown,
+    search.embed,
+    search.rerank,
+    local.local,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli.main(prog_name="jina-sm", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except JinaSMError as error:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

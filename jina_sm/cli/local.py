@@ -1,0 +1,90 @@
+"""The local stack, up and down."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import click
+
+from jina_sm.cli import show
+
+_port_option = click.option(
+    "--port", type=click.IntRange(1, 65535), default=None, help="Default: JINA_SM_LOCAL_PORT, 8471."
+)
+
+
+def _seconds(context: click.Context, param: click.Parameter, value: str) -> float:
+    """``2s``, ``500ms``, ``1m`` or a number of seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m)?", value)
+    if not match:
+        raise click.BadParameter(f"{value!r} is not a duration such as 2s, 500ms or 1m")
+    return float(match[1]) * {"ms": 0.001, "m": 60.0}.get(match[2], 1.0)
+
+
+@click.group()
+def local() -> None:
+    """AWS on this machine: SageMaker, the Marketplace and more, with a small stand-in model."""
+
+
+@local.command()
+@_port_option
+@click.option("--ready-after", callback=_seconds, default="2s", show_default=True, help="How long an endpoint takes.")
+@click.option("--detach", "-d", is_flag=True, help="Leave it running and come back.")
+def up(port: int | None, ready_after: float, detach: bool) -> None:
+    """Run the stack in the foreground until Ctrl-C, or --detach."""
+    from jina_sm import local as stack
+
+    number = _port(port)
+    if detach:
+        if stack.running(number):
+            show.say(f"already up on port {number}")
+        else:
+            stack.start_detached(number, ready_after)
+        _hint(number)
+    else:
+        stack.serve(number, ready_after, lambda: _hint(number))
+
+
+@local.command()
+@_port_option
+def down(port: int | None) -> None:
+    """End the stack; all it holds is gone."""
+    from jina_sm import local as stack
+
+    number = _port(port)
+    click.echo(f"stopped the local stack on port {number}" if stack.stop(number) else f"nothing runs on port {number}")
+
+
+@local.command()
+@_port_option
+def env(port: int | None) -> None:
+    """Print shell exports: eval "$(jina-sm local env)"."""
+    from jina_sm import local as stack
+
+    for name, value in stack.environment(_port(port)).items():
+        click.echo(f"export {name}={value}")
+    # A profile or a session token of a real account would go with every request.
+    click.echo("unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN AWS_REGION JINA_SM_REGIONS")
+
+
+@local.command()
+@_port_option
+def reset(port: int | None) -> None:
+    """Forget every endpoint, subscription and role made on the stack."""
+    from jina_sm import local as stack
+
+    stack.reset(_port(port))
+    click.echo("the local stack is as new")
+
+
+def _port(given: int | None) -> int:
+    from jina_sm.local import DEFAULT_PORT
+
+    said = os.environ.get("JINA_SM_LOCAL_PORT", "")
+    return given or (int(said) if said.isdigit() else DEFAULT_PORT)
+
+
+def _hint(port: int) -> None:
+    show.say(f"local stack on http://127.0.0.1:{port}. Vectors come from a small stand-in model, not from Jina's.")
+    show.say('Use it in this shell: eval "$(jina-sm local env)"')

@@ -1,0 +1,161 @@
+"""Embedding and reranking from the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jina_sm.cli import show
+from jina_sm.errors import InputError
+
+if TYPE_CHECKING:
+    from jina_sm.client import Client
+
+_regions_option = click.option(
+    "--region", "-r", "regions", multiple=True, metavar="REGION", help="Home first; default: JINA_SM_REGIONS, AWS's."
+)
+_endpoint_option = click.option("--endpoint", metavar="NAME", help="An endpoint this tool did not deploy.")
+_input_option = click.option(
+    "--input", "-i", "source", metavar="FILE", help='.jsonl with a "text" a line, .txt with a text a line, or - (text).'
+)
+
+
+@click.command()
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--model", "-m", default="jina-embeddings-v3", show_default=True)
+@_input_option
+@click.option("--output", "-o", default="-", metavar="FILE", help=".npy, .jsonl, or - (JSON lines on stdout, default).")
+@click.option("--task", help="As the model knows it, for example retrieval.passage.")
+@click.option("--dimensions", type=int)
+@_regions_option
+@_endpoint_option
+def embed(
+    texts: tuple[str, ...],
+    model: str,
+    source: str | None,
+    output: str,
+    task: str | None,
+    dimensions: int | None,
+    regions: tuple[str, ...],
+    endpoint: str | None,
+) -> None:
+    """Embed each TEXT, or each line of a file."""
+    import orjson
+
+    if output != "-" and not output.endswith((".npy", ".jsonl")):
+        raise InputError(f"--output {output!r} is neither .npy nor .jsonl nor -")
+    if output != "-" and not Path(output).absolute().parent.is_dir():
+        raise InputError(f"--output {output!r}: there is no such folder")
+    rows = _rows(texts, source)
+    with _client(model, regions, endpoint) as client:
+        found = client.embed([row["text"] for row in rows], task=task, dimensions=dimensions)
+    if output.endswith(".npy"):
+        import numpy as np
+
+        _whole(output, lambda file: np.save(file, found.vectors, allow_pickle=False))
+    else:
+        lines = (
+            orjson.dumps({**row, "embedding": vector}, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+            for row, vector in zip(rows, found, strict=True)
+        )
+        if output == "-":
+            sys.stdout.buffer.writelines(lines)
+        else:
+            _whole(output, lambda file: file.writelines(lines))
+    show.say(f"{len(found)} x {found.dimensions}, {found.usage.total_tokens} tokens, {found.usage.requests} requests")
+
+
+@click.command()
+@click.argument("query")
+@click.argument("documents", nargs=-1, metavar="[DOCUMENT]...")
+@click.option("--model", "-m", default="jina-reranker-v2-base-multilingual", show_default=True)
+@_input_option
+@click.option("--top-n", type=int)
+@_regions_option
+@_endpoint_option
+@show.json_option
+def rerank(
+    query: str,
+    documents: tuple[str, ...],
+    model: str,
+    source: str | None,
+    top_n: int | None,
+    regions: tuple[str, ...],
+    endpoint: str | None,
+    as_json: bool,
+) -> None:
+    """Order each DOCUMENT, or each line of a file, by relevance to a QUERY."""
+    rows = _rows(documents, source)
+    with _client(model, regions, endpoint) as client:
+        ranking = client.rerank(query, [row["text"] for row in rows], top_n=top_n)
+    if as_json:
+        return show.json(
+            [{"index": each.index, "relevance_score": each.relevance_score, **rows[each.index]} for each in ranking]
+        )
+    for each in ranking:
+        click.echo(f"{each.relevance_score:.4f}  {each.index:>4}  {' '.join(each.document.split())}")
+    return None
+
+
+def _client(model: str, regions: tuple[str, ...], endpoint: str | None) -> Client:
+    from jina_sm.client import Client
+
+    if endpoint is None:
+        return Client(model, regions=regions)
+    if len(regions) > 1:
+        raise InputError("--endpoint names one endpoint, in one --region")
+    return Client.sagemaker(endpoint, model=model, region=regions[0] if regions else None)
+
+
+def _rows(given: tuple[str, ...], source: str | None) -> list[dict[str, Any]]:
+    """The texts with whatever came beside them. Raises InputError that names the line."""
+    if given and source:
+        raise InputError("texts were given and --input too; take one of them")
+    if not source:
+        if not given:
+            raise InputError("nothing to read: pass texts, or --input FILE (- for stdin)")
+        return [{"text": text} for text in given]
+    return list(_lines(source))
+
+
+def _lines(source: str) -> Iterator[dict[str, Any]]:
+    import orjson
+
+    if source != "-" and not source.endswith((".jsonl", ".txt")):
+        raise InputError(f"--input {source!r} is neither .jsonl nor .txt nor -")
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        lines = content.decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--input {source!r} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if not source.endswith(".jsonl"):
+            yield {"text": line}
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise InputError(f"{source} line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"]:
+            raise InputError(f'{source} line {number} has no "text"')
+        yield row
+
+
+def _whole(output: str, write: Any) -> None:
+    """Appears whole or not at all: what was paid for is never half a file."""
+    partial = f"{output}.{os.getpid()}.partial"
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+        os.replace(partial, output)
+    except OSError as error:
+        raise InputError(f"--output {output!r} cannot be written: {error}") from None
+    finally:
+        Path(partial).unlink(missing_ok=True)
