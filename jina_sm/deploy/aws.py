@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from jina_sm import catalog, errors
 from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Call, Endpoint, State, is_ours
@@ -49,6 +49,14 @@ FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
 )
 
 
+class Seen(NamedTuple):
+    """What a look at an endpoint tells: its status, the config it serves, and AWS's reason if something failed."""
+
+    status: str
+    config: str
+    reason: str
+
+
 class ControlPlane:
     """SageMaker in one region. Thread-safe, as boto3's clients are."""
 
@@ -84,13 +92,13 @@ class ControlPlane:
             reason=said.get("FailureReason", ""),
         )
 
-    def status(self, name: str) -> tuple[str | None, str]:
-        """The endpoint's status and AWS's reason for it; None: there is no such endpoint."""
+    def seen(self, name: str) -> Seen | None:
+        """The endpoint's status just now; None: there is no such endpoint."""
         try:
             said = self._described(name)
         except NotThereError:
-            return None, ""
-        return said["EndpointStatus"], said.get("FailureReason", "")
+            return None
+        return Seen(said["EndpointStatus"], said["EndpointConfigName"], said.get("FailureReason", ""))
 
     def ours(self, *, model: str | None = None, endpoint: str | None = None) -> State:
         """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError."""

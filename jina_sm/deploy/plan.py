@@ -126,13 +126,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Wait:
-    """Until the endpoint's status is one of these; ``None`` stands for gone."""
+    """Until the endpoint's status is one of these; ``None`` stands for gone.
+
+    ``config``: and it serves this one. An update that failed ends in service too, with the config from before.
+    """
 
     endpoint: str
     until: frozenset[str | None]
+    config: str | None = None
 
     def __str__(self) -> str:
-        return f"wait until {self.endpoint} is {'gone' if None in self.until else 'in service'}"
+        ends = {GONE: "is gone", IN_SERVICE: "is in service"}
+        return f"wait until {self.endpoint} {ends.get(self.until, 'has settled')}"
 
 
 Step = Call | Wait
@@ -176,7 +181,7 @@ def deployment(desired: Desired, state: State) -> list[Step]:
         steps += [Call("create_endpoint", desired.endpoint_params), Wait(name, IN_SERVICE)]
     elif there.config != config["EndpointConfigName"]:
         update = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
-        steps += [Call("update_endpoint", update), Wait(name, IN_SERVICE)]
+        steps += [Call("update_endpoint", update), Wait(name, IN_SERVICE, config["EndpointConfigName"])]
     steps += [_delete("endpoint_config", old) for old in state.configs if old != config["EndpointConfigName"]]
     steps += [_delete("model", old) for old in state.models if old != model["ModelName"]]
     return steps
@@ -190,7 +195,7 @@ def teardown(state: State) -> list[Step]:
     steps: list[Step] = []
     for endpoint in state.endpoints:
         if endpoint.status not in SETTLED and endpoint.status != "Deleting":
-            steps.append(Wait(endpoint.name, frozenset(SETTLED)))
+            steps.append(Wait(endpoint.name, SETTLED | GONE))
     steps += [_delete("endpoint", endpoint.name) for endpoint in state.endpoints if endpoint.status != "Deleting"]
     steps += [Wait(endpoint.name, GONE) for endpoint in state.endpoints]
     steps += [_delete("endpoint_config", name) for name in state.configs]

@@ -93,16 +93,14 @@ class Inventory:
     failed: Mapping[str, JinaSMError]
 
 
-def offer(model: str, *, session: Any = None, catalog_file: str | None = None) -> Offer:
+def offer(model: str, *, session: Any = None, known: catalog.Catalog | None = None) -> Offer:
     """The Marketplace offer of a model: price, EULA, terms. Subscribes nothing."""
-    known = catalog.load(catalog_file)
-    return Marketplace(session or default_session()).offer(known.model(model))
+    return Marketplace(session or default_session()).offer((known or catalog.load()).model(model))
 
 
-def subscription(model: str, *, session: Any = None, catalog_file: str | None = None) -> Agreement | None:
+def subscription(model: str, *, session: Any = None, known: catalog.Catalog | None = None) -> Agreement | None:
     """The account's subscription to a model; None: it has none of its own."""
-    row = catalog.load(catalog_file).model(model)
-    market = Marketplace(session or default_session())
+    market, row = Marketplace(session or default_session()), (known or catalog.load()).model(model)
     return market.agreement(row, market.product_id(row))
 
 
@@ -110,12 +108,11 @@ def subscribe(
     model: str,
     *,
     session: Any = None,
-    catalog_file: str | None = None,
+    known: catalog.Catalog | None = None,
     clock: Clock = Clock(),  # noqa: B008
 ) -> Agreement:
     """Subscribes the account to a model's public offer, unless it is already. Accepting is the purchase."""
-    row = catalog.load(catalog_file).model(model)
-    market = Marketplace(session or default_session())
+    market, row = Marketplace(session or default_session()), (known or catalog.load()).model(model)
     found = market.offer(row)
     return market.agreement(row, found.product_id) or market.subscribe(row, found, clock=clock)
 
@@ -158,6 +155,8 @@ def plan(spec: Spec, *, session: Any = None, known: catalog.Catalog | None = Non
         )
 
     done, failed = side_by_side(spec.regions, of_region)
+    if len({type(error) for error in failed.values()}) == 1:
+        raise next(iter(failed.values()))  # the same everywhere, and nothing is made yet
     _raise_if(failed, {}, "nothing was made")
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed)
 
@@ -241,13 +240,14 @@ def teardown(
 
     Only what carries our tags is removed. Raises PartialError where a region could not be listed or emptied.
     """
-    aws = session or default_session()
+    aws, known = session or default_session(), known or catalog.load()
+    key = known.model(model).key if model else None
     inventory = inventory or status(model=model, regions=regions, session=aws, known=known)
 
     def empty(region: str) -> State:
         control = ControlPlane(aws, region)
         _run(plans.teardown(inventory.found[region].state), control, on_event, clock, [])
-        left = control.ours(model=model)
+        left = control.ours(model=key)
         if not left.empty:
             names = [endpoint.name for endpoint in left.endpoints] + [*left.configs, *left.models]
             raise DeployError(f"still there: {', '.join(names)}", cure="Run teardown again.", region=region)
@@ -329,27 +329,29 @@ def _run(
 
 
 def _wait(step: Wait, control: ControlPlane, on_event: Listener | None, clock: Clock) -> None:
-    began, pause_s, lost, last = clock.now(), _FIRST_POLL_S, 0, ""
+    began, pause_s, lost, last = clock.now(), _FIRST_POLL_S, 0, "unknown"
     while True:
         try:
-            status, reason = control.status(step.endpoint)
-            lost = 0
+            seen = control.seen(step.endpoint)
         except DeployError:  # a poll that got lost says nothing about the endpoint
             if (lost := lost + 1) >= _POLLS_LOST:
                 raise
-            status, reason = last or "Unknown", ""
-        if on_event and (status or "gone") != last:
-            on_event(Event(control.region, step, status or "gone"))
-        last = status or "gone"
-        if status in step.until:
-            return
-        if status in plans.SETTLED and "InService" in step.until:
-            raise failure(reason, target=step.endpoint, region=control.region)
-        if status is None:
-            raise EndpointFailedError("the endpoint was removed meanwhile", target=step.endpoint, region=control.region)
+        else:
+            status = seen.status if seen else None
+            if (status or "gone") != last and on_event:
+                on_event(Event(control.region, step, status or "gone"))
+            lost, last = 0 if status else lost + 1, status or "gone"
+            if status in step.until and (seen is None or step.config in (None, seen.config)):
+                return
+            # What was just made or changed may be seen as it was before for a moment, so that is believed later.
+            stale = lost < _POLLS_LOST if seen is None else seen.status == "InService" and not seen.reason
+            if seen is None and not stale:
+                raise EndpointFailedError("it was removed meanwhile", target=step.endpoint, region=control.region)
+            if seen and seen.status in plans.SETTLED and "InService" in step.until and not stale:
+                raise failure(seen.reason, target=step.endpoint, region=control.region)
         if clock.now() - began > WAIT_S:
             raise DeployError(
-                f"still {status} after {WAIT_S / 60:.0f} minutes",
+                f"still {last} after {WAIT_S / 60:.0f} minutes",
                 cure="Run the same command again to go on waiting.",
                 target=step.endpoint,
                 region=control.region,
