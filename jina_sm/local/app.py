@@ -1,0 +1,230 @@
+"""
+The local stack: one ASGI app that plain boto3 takes for AWS.
+
+SageMaker's hosting and runtime, the Marketplace and the price list are ours; every other service is moto's. Service
+and region are read from the signature's scope, since nothing else tells them apart on one port; the signature itself
+is not checked. Two access key ids are there to try what goes wrong: EXPIRED has an expired token, and DENIED may call
+nothing of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import orjson
+
+from jina_sm import catalog as catalogue
+from jina_sm.clock import Clock
+from jina_sm.local import marketplace, runtime, sagemaker
+from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
+from jina_sm.local.protocol import Refusal, Reply, answer, refused, service
+from jina_sm.local.state import State
+
+ROLE = "jina-sm-execution"
+VECTORS = "stand-in: Universal Sentence Encoder multilingual v3, not Jina's model"
+_TRUST = """{"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"""
+_SCOPE = re.compile(r"Credential=([^/,]+)/\d+/(?:([a-z0-9-]+)/)?([a-z0-9-]+)/aws4_request")  # sigv4a has no region
+_INVOCATION = re.compile(r"/endpoints/([^/]+)/([a-z-]+)")
+_INVOKES = {
+    "invocations": "InvokeEndpoint",
+    "async-invocations": "InvokeEndpointAsync",
+    "invocations-response-stream": "InvokeEndpointWithResponseStream",
+}
+_TARGETS = {
+    "SageMaker": "sagemaker",
+    "AWSMPCommerceService_v20200301": "marketplace-agreement",
+    "AWSPriceListService": "pricing",
+}
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Stack:
+    """One account on this machine. What moto keeps is the process's, so two stacks in one share that half.
+
+    ``ready_after_s`` is how long an endpoint takes to come into service, by the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        ready_after_s: float = 0.0,
+        clock: Clock | None = None,
+        account: str = "123456789012",
+        disabled_regions: frozenset[str] = frozenset(),
+        catalog: catalogue.Catalog | None = None,
+        model: Encoder | None = None,
+    ) -> None:
+        known = catalog or catalogue.load()
+        self.state = State(account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s)
+        self.disabled_regions = disabled_regions
+        self.on_ready: Callable[[], None] = lambda: None
+        self.on_shutdown: Callable[[], None] = lambda: None
+        self._rounds = Rounds(model or UniversalSentenceEncoder())
+        self._moto: Future[Any] = Future()
+        self._warming = ThreadPoolExecutor(1, "jina_sm warm-up")
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["path"].startswith("/_jina/"):
+            await _reply(send, await self._own(scope["method"], scope["path"]))
+        else:
+            await self._aws(scope, receive, send)
+
+    async def reset(self) -> None:
+        """Forgets all that was made, here and in moto."""
+        self.state.reset()
+        await asyncio.get_running_loop().run_in_executor(self._warming, self._reset_moto)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._rounds.start()
+        self._warming.submit(self._warm)
+        await send({"type": "lifespan.startup.complete"})
+        self.on_ready()
+        await receive()
+        self._warming.shutdown(cancel_futures=True)
+        if self._moto.done() and not self._moto.exception():
+            self._moto.result().executor.shutdown()
+        await asyncio.to_thread(self._rounds.stop)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _own(self, method: str, path: str) -> Reply:
+        match (method, path):
+            case ("GET", "/_jina/health"):
+                said = {"status": "ok", "account": self.state.account, "vectors": VECTORS, "pid": os.getpid()}
+                return Reply(orjson.dumps(said))
+            case ("POST", "/_jina/reset"):
+                await self.reset()
+            case ("POST", "/_jina/shutdown"):
+                self.on_shutdown()
+            case _:
+                return Reply(b'{"message": "no such page"}', 404)
+        return Reply()
+
+    async def _aws(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        query = urllib.parse.parse_qs(scope["query_string"].decode("latin-1"))
+        # A link signed for S3 says the same in its query, or, as of old, the key alone.
+        signature = headers.get("authorization") or f"Credential={query.get('X-Amz-Credential', [''])[0]}"
+        scoped = _SCOPE.search(signature)
+        key, region, signed = scoped.groups() if scoped else (query.get("AWSAccessKeyId", [""])[0], None, "")
+        region = region or "us-east-1"
+        name, operation = _addressed(signed, headers.get("x-amz-target", ""), scope["path"])
+        if refusal := self._refusal(key, region, name, operation):
+            await _body(receive)
+            reply = refused(name or "sagemaker", refusal)
+            if not name and "json" not in headers.get("content-type", ""):  # IAM, STS and S3 speak XML
+                said = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
+                reply = Reply(f"{said}</ErrorResponse>".encode(), refusal.status, {"Content-Type": "text/xml"})
+            await _reply(send, reply)
+        elif name:
+            body = await _body(receive)
+            await _reply(send, await self._answered(name, operation, region, scope["path"], headers, body))
+        else:
+            account = (b"x-moto-account-id", self.state.account.encode())
+            moto = await asyncio.wrap_future(self._moto)
+            await moto({**scope, "headers": [*scope["headers"], account]}, receive, send)
+
+    def _refusal(self, key: str, region: str, name: str, operation: str) -> Refusal | None:
+        if not key:
+            return Refusal("MissingAuthenticationToken", "Missing Authentication Token", status=403)
+        if region in self.disabled_regions:
+            return Refusal("UnrecognizedClientException", "The security token included in the request is invalid.")
+        if key == "EXPIRED":
+            return Refusal("ExpiredTokenException", "The security token included in the request is expired")
+        if key == "DENIED" and name:
+            action = f"{service(name).signing_name}:{operation}"
+            message = f"User: arn:aws:iam::{self.state.account}:user/DENIED is not authorized to perform: {action}"
+            return Refusal("AccessDeniedException", f"{message} on resource: *")
+        return None
+
+    async def _answered(
+        self, name: str, operation: str, region: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Reply:
+        state = self.state
+        if operation == "InvokeEndpoint" and (match := _INVOCATION.fullmatch(path)):
+            return await runtime.invoke(state, state.region(region), match[1], headers, body, self._rounds)
+        rooms: Mapping[str, object] = {
+            "sagemaker": sagemaker.Hosting(state, state.region(region)),
+            "marketplace-discovery": marketplace.Discovery(state),
+            "marketplace-agreement": marketplace.Agreements(state),
+            "pricing": marketplace.PriceList(state),
+        }
+        return answer(name, operation, body, rooms.get(name))
+
+    def _warm(self) -> None:
+        """Makes moto and, through its own wire, the role; then loads its slowest service before it is asked for."""
+        try:
+            from a2wsgi import WSGIMiddleware
+            from moto.server import DomainDispatcherApplication, create_backend_app
+
+            self._inner = DomainDispatcherApplication(create_backend_app)
+            self._make_role()
+            self._moto.set_result(WSGIMiddleware(self._inner))
+            self._ask_moto("application-autoscaling", target="AnyScaleFrontendService.DescribeScalableTargets")
+        except BaseException as error:
+            if not self._moto.done():
+                self._moto.set_exception(error)
+            raise
+
+    def _reset_moto(self) -> None:
+        from moto.core.base_backend import BackendDict
+
+        BackendDict.reset()
+        self._make_role()
+
+    def _make_role(self) -> None:
+        self._ask_moto("iam", Action="CreateRole", Version="2010-05-08", RoleName=ROLE, AssumeRolePolicyDocument=_TRUST)
+
+    def _ask_moto(self, name: str, *, target: str = "", **form: str) -> None:
+        from werkzeug.test import Client
+
+        scope = f"AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/{name}/aws4_request"
+        headers = {"Authorization": scope, "x-moto-account-id": self.state.account}
+        if target:
+            body = {"ServiceNamespace": "sagemaker"}
+            Client(self._inner).post("/", json=body, headers={**headers, "X-Amz-Target": target})
+        else:
+            Client(self._inner).post("/", data=form, headers=headers)
+
+
+def _addressed(signed: str, target: str, path: str) -> tuple[str, str]:
+    """The service of ours and the operation that a request is for; ("", "") for moto's."""
+    prefix, _, operation = target.partition(".")
+    if prefix in _TARGETS:
+        return _TARGETS[prefix], operation
+    if signed == "sagemaker" and (match := _INVOCATION.fullmatch(path)):
+        return "sagemaker-runtime", _INVOKES.get(match[2], match[2])
+    if signed == "aws-marketplace":  # /2026-02-05/getOffer
+        operation = path.rpartition("/")[2]
+        return "marketplace-discovery", operation[:1].upper() + operation[1:]
+    return "", ""
+
+
+async def _body(receive: Receive) -> bytes:
+    """The body; of one over the limit, enough to tell. It is read to its end, or the caller would see no answer."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if size <= runtime.BODY_LIMIT:
+            parts.append(message.get("body", b""))
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _reply(send: Send, reply: Reply) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+    headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

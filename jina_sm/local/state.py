@@ -1,0 +1,161 @@
+"""
+What exists on the local stack, by region; and what time has made of it.
+
+Nothing runs in the background: an endpoint remembers what is under way and since when, and whoever looks at it works
+out what has become of that. So a test with its own clock sees every state and waits for none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jina_sm.catalog import Catalog, Model
+from jina_sm.clock import Clock
+from jina_sm.errors import InputError
+
+DELETED_AFTER_S = 5.0
+"""The longest that a deletion takes; less where endpoints come up quickly."""
+
+
+def wall() -> float:
+    """The time as AWS writes it: seconds since 1970, to the millisecond."""
+    return round(time.time(), 3)
+
+
+@dataclass
+class Made:
+    """A model or an endpoint config: what it was made from, and its tags."""
+
+    name: str
+    arn: str
+    params: Mapping[str, Any]
+    tags: dict[str, str]
+    created: float = field(default_factory=wall)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What an endpoint runs: its config, and the package of each model, as they were when it was deployed.
+
+    AWS lets both be deleted afterwards, and the endpoint serves on. A package of None is someone's own container.
+    """
+
+    config: str
+    params: Mapping[str, Any]
+    packages: Mapping[str, str | None]
+
+
+@dataclass
+class Endpoint:
+    """An endpoint. ``doing`` is what is under way, ``since`` a time of the clock; ``failure`` is how Creating ends."""
+
+    name: str
+    arn: str
+    tags: dict[str, str]
+    since: float
+    lasts: float
+    coming: Deployment | None
+    doing: str | None = "Creating"
+    failure: str = ""
+    serving: Deployment | None = None
+    created: float = field(default_factory=wall)
+    modified: float = field(default_factory=wall)
+
+    @property
+    def status(self) -> str:
+        return self.doing or ("Failed" if self.failure else "InService")
+
+    def begin(self, doing: str, *, now: float, lasts: float, coming: Deployment | None = None) -> None:
+        self.doing, self.since, self.lasts, self.modified = doing, now, lasts, wall()
+        self.coming = coming
+
+    def settle(self, now: float) -> bool:
+        """Takes in what has happened by now. False: it is gone."""
+        if self.doing and now - self.since >= self.lasts:
+            if self.doing == "Deleting":
+                return False
+            if not self.failure:
+                self.serving, self.coming = self.coming, None
+            self.doing = None
+            self.modified = round(self.modified + self.lasts, 3)
+        return True
+
+
+class Region:
+    """What one account has in one region."""
+
+    def __init__(self, name: str, account: str, clock: Clock, ready_after_s: float) -> None:
+        self.name = name
+        self.account = account
+        self.clock = clock
+        self.ready_after_s = ready_after_s
+        self.deleted_after_s = min(DELETED_AFTER_S, ready_after_s / 4)
+        self.models: dict[str, Made] = {}
+        self.configs: dict[str, Made] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+
+    def arn(self, kind: str, name: str) -> str:
+        return f"arn:aws:sagemaker:{self.name}:{self.account}:{kind}/{name}"
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Those that are still there."""
+        now = self.clock.now()
+        self._endpoints = {name: each for name, each in self._endpoints.items() if each.settle(now)}
+        return self._endpoints
+
+
+@dataclass
+class Agreement:
+    """A subscription of the account."""
+
+    agreement_id: str
+    model: Model
+    accepted: float = field(default_factory=wall)
+    status: str = "ACTIVE"
+
+
+class State:
+    """One AWS account, all regions of it."""
+
+    def __init__(self, *, account: str, catalog: Catalog, clock: Clock, ready_after_s: float) -> None:
+        self.account = account
+        self.catalog = catalog
+        self.clock = clock
+        self.ready_after_s = ready_after_s
+        self.reset()
+
+    def reset(self) -> None:
+        self.regions: dict[str, Region] = {}
+        self.agreements: dict[str, Agreement] = {}
+        self.requests: dict[str, str] = {}  # of agreements: request id -> model key, "" once it is accepted
+        self.client_tokens: dict[str, str] = {}
+
+    def region(self, name: str) -> Region:
+        if name not in self.regions:
+            self.regions[name] = Region(name, self.account, self.clock, self.ready_after_s)
+        return self.regions[name]
+
+    def offered(self) -> list[Model]:
+        """The models that the Marketplace has a package of."""
+        return [model for model in self.catalog.models.values() if model.package or model.arns]
+
+    def packaged(self, arn: str, region: str) -> Model | None:
+        """The model whose package that is, in that region."""
+        for model in self.offered():
+            try:
+                if self.catalog.package_arn(model, region) == arn:
+                    return model
+            except InputError:  # there is none in this region
+                continue
+        return None
+
+    def subscribed(self, model: Model) -> Agreement | None:
+        """The active agreement for a model."""
+        for agreement in self.agreements.values():
+            if agreement.model.key == model.key and agreement.status == "ACTIVE":
+                return agreement
+        return None
