@@ -1,0 +1,86 @@
+"""Documents are run, or held to what they describe."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jina_sm import catalog
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.usefixtures("account")
+def test_the_readmes_python_runs_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "InService"
+    assert said[1].startswith("(2, 256) float32")
+    assert said[2] == "0"
+    assert said[3] == "1 dog biscuits"
+
+
+def test_the_readmes_first_try_runs_as_written(tmp_path: Path, free_port: int) -> None:
+    (block,) = [block for block in blocks("console") if "local up" in block]
+    script = re.sub(r"^\$ ", "", block, flags=re.MULTILINE)
+    (tmp_path / "jina-sm").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m jina_sm "$@"\n')
+    (tmp_path / "jina-sm").chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "JINA_SM_LOCAL_PORT": str(free_port),
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        ["bash", "-eu", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "us-east-1: jina-sm-embeddings-v3 InService" in done.stdout
+    assert "stopped the local stack" in done.stdout
+    assert (tmp_path / "vectors.npy").stat().st_size > 2 * 1024 * 4
+
+
+def test_every_option_the_readme_names_exists() -> None:
+    from jina_sm.cli import cli
+
+    for line in re.findall(r"^\$ jina-sm (.*?)(?:  +#.*)?$", README, re.MULTILINE):
+        words, command = line.split(), cli
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]  # type: ignore[assignment]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, line
+
+
+def test_the_readmes_counts_are_the_catalogues() -> None:
+    known = catalog.load()
+    assert f"{len(known.models)} rows" in README
+    assert len(known.regions) == 16
+
+
+def test_the_passages_are_as_described() -> None:
+    rows = [json.loads(line) for line in (ROOT / "demo" / "passages.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 450
+    assert set(Counter(row["lang"] for row in rows).values()) == {30}
+    assert len({row["id"] for row in rows}) == 450
+    assert all(row["text"].strip() for row in rows)
+
+
+def test_the_picture_names_every_module() -> None:
+    picture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for file in (ROOT / "jina_sm").rglob("*.py"):
+        home = file.relative_to(ROOT / "jina_sm")
+        if file.stem not in ("__init__", "__main__") and home.parts[0] not in ("cli", "wire", "local"):
+            assert file.name in picture, f"{home} is not in docs/architecture.md"

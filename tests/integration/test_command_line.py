@@ -1,0 +1,210 @@
+"""The commands, as typed: what goes to stdout, what to stderr, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jina_sm.cli
+
+V3 = "jina-embeddings-v3"
+Told = tuple[int, str, str]
+Run = Callable[..., Told]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    def typed(*words: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["jina-sm", *words])
+        capfdbinary.readouterr()
+        code = 0
+        try:
+            jina_sm.cli.main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        out, err = capfdbinary.readouterr()
+        return code, out.decode(), err.decode()
+
+    return typed
+
+
+@pytest.fixture
+def deployed(account: None, run: Run) -> None:
+    for words in (("subscribe", V3, "--yes"), ("deploy", V3, "-r", "us-east-1", "--yes")):
+        assert run(*words)[0] == 0
+
+
+@pytest.mark.usefixtures("account")
+def test_the_main_job_from_the_first_word_to_the_last(run: Run) -> None:
+    code, out, err = run("subscribe", V3, "--yes")
+    assert (code, out.startswith(f"subscribed: {V3} (")) == (0, True)
+    assert "2.50 USD an hour on ml.g5.xlarge" in err
+    assert "licence        https://" in err
+    assert run("subscribe", V3)[1].startswith("already subscribed"), "needs no answer, so asks nothing"
+    code, out, err = run("deploy", V3, "-r", "us-east-1", "-r", "eu-central-1", "--plan")
+    assert "create endpoint jina-sm-embeddings-v3" in out
+    assert "In service: 8.169 USD an hour, 196.06 a day, 5963.37 a month." in out
+    assert json.loads(run("status", "-r", "us-east-1", "--json")[1])["us-east-1"]["endpoints"] == []
+    code, out, err = run("deploy", V3, "-r", "us-east-1", "-r", "eu-central-1", "--yes")
+    assert (code, out) == (
+        0,
+        "us-east-1: jina-sm-embeddings-v3 InService\neu-central-1: jina-sm-embeddings-v3 InService\n",
+    )
+    assert "us-east-1       create model jina-sm-embeddings-v3-" in err, "plain lines into a pipe"
+    code, out, err = run("status")
+    assert out.count("\n") == 17, "a head and sixteen regions"
+    assert "jina-sm-embeddings-v3" in out
+    code, out, err = run("teardown", "--all", "--yes")
+    assert (code, out.count("- (nothing)")) == (0, 16)
+
+
+@pytest.mark.usefixtures("deployed")
+def test_texts_become_json_lines_on_stdout(run: Run) -> None:
+    code, out, err = run("embed", "a", "b", "--dimensions", "32", "-r", "us-east-1")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, [row["text"] for row in rows], [len(row["embedding"]) for row in rows]) == (0, ["a", "b"], [32, 32])
+    assert "2 x 32" in err
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_file_of_lines_becomes_an_array(run: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.npy"
+    source.write_text('{"id": 7, "text": "eins"}\n\n{"id": 8, "text": "zwei"}\n')
+    assert run("embed", "-i", str(source), "-o", str(target), "-r", "us-east-1")[0] == 0
+    vectors = np.load(target)
+    assert (vectors.shape, vectors.dtype) == ((2, 1024), np.float32)
+    assert run("embed", "-i", str(source), "-o", str(tmp_path / "out.jsonl"), "-r", "us-east-1")[0] == 0
+    kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in kept] == [7, 8]
+    np.testing.assert_allclose(kept[1]["embedding"], vectors[1], atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.npy"]
+
+
+@pytest.mark.usefixtures("account")
+def test_documents_come_back_ranked(run: Run) -> None:
+    model = "jina-reranker-v2-base-multilingual"
+    assert run("subscribe", model, "--yes")[0] == run("deploy", model, "-r", "us-east-1", "--yes")[0] == 0
+    code, out, _ = run("rerank", "food for a dog", "car tyres", "dog biscuits", "--top-n", "1", "-r", "us-east-1")
+    assert (code, out.split()[1:]) == (0, ["1", "dog", "biscuits"])
+    code, out, _ = run("rerank", "food for a dog", "car tyres", "dog biscuits", "-r", "us-east-1", "--json")
+    assert [row["index"] for row in json.loads(out)] == [1, 0]
+
+
+def test_the_catalogue_is_listed(run: Run) -> None:
+    assert V3 in run("models")[1]
+    assert len(json.loads(run("models", "--json")[1])) == 31
+    assert run("models", "--regions")[1].splitlines()[0] == "us-east-1"
+
+
+BAD: list[tuple[tuple[str, ...], int, str]] = [
+    (("deploy", V3, "-r", "us-east1"), 2, "no model packages in region 'us-east1'; did you mean 'us-east-1'"),
+    (("deploy", "jina-embedings-v3", "-r", "us-east-1"), 2, "no model 'jina-embedings-v3'; did you mean"),
+    (("deploy", V3, "-r", "us-east-1"), 1, "not subscribed to jina-embeddings-v3"),
+    (("deploy", V3, "-r", "us-east-1", "--instance-type", "big"), 2, "instance_type='big'"),
+    (("deploy", V3, "-r", "us-east-1", "--instance-count", "0"), 2, "instance_count=0"),
+    (("deploy", V3, "-r", "us-east-1", "--role-arn", "me"), 2, "role_arn='me'"),
+    (("deploy", V3, "-r", "us-east-1", "--name", "a_b"), 2, "name='a_b'"),
+    (("deploy", V3, "-r", "us-east-1", "--package-arn", "arn:x"), 2, "not the ARN of a model package"),
+    (("deploy", V3, "-r", "us-east-1", "--profile", "nobody"), 2, "nobody"),
+    (("deploy", "jina-embeddings-v4", "-r", "us-east-1"), 2, "--package-arn"),
+    (("subscribe", "jina-reranker-v3"), 1, "listing of jina-reranker-v3 is not in the catalogue"),
+    (("subscribe", V3), 2, "pass --yes"),
+    (("teardown",), 2, "Name a model, or pass --all"),
+    (("teardown", V3, "--all"), 2, "Name a model, or pass --all"),
+    (("teardown", "nothing"), 2, "no model 'nothing'"),
+    (("status", "-r", "mars"), 2, "no model packages in region 'mars'"),
+    (("embed", "-r", "us-east-1"), 2, "nothing to read"),
+    (("embed", "", "-r", "us-east-1"), 2, "texts[0] is empty"),
+    (("embed", "a", "-r", "us-east-1"), 1, "Endpoint jina-sm-embeddings-v3 of account 123456789012 not found"),
+    (("embed", "a", "-r", "us-east-1", "--task", "search"), 2, "has no task 'search'"),
+    (("embed", "a", "-r", "us-east-1", "--dimensions", "77"), 2, "cannot give 77 dimensions"),
+    (("embed", "word " * 20_000, "-r", "us-east-1"), 2, "texts[0] has about"),
+    (("embed", "a", "-o", "x.csv"), 2, "neither .npy nor .jsonl"),
+    (("embed", "a", "-o", "no/such/folder.npy"), 2, "no such folder"),
+    (("embed", "-i", "missing.txt"), 2, "missing.txt"),
+    (("embed", "-i", "data.csv"), 2, "neither .jsonl nor .txt"),
+    (("embed", "a", "-i", "b.txt"), 2, "take one of them"),
+    (("embed", "a", "--model", "jina-reranker-v2-base-multilingual", "-r", "us-east-1"), 2, "embed() needs an embedding"),
+    (("rerank", "", "a", "-r", "us-east-1"), 2, "query is empty"),
+    (("rerank", "q", "a", "--top-n", "0", "-r", "us-east-1"), 2, "top_n is a whole number"),
+    (("local", "up", "--ready-after", "soon"), 2, "not a duration"),
+    (("local", "up", "--port", "99999"), 2, "99999"),
+    (("dploy",), 2, "No such command 'dploy'"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(("words", "code", "named"), BAD, ids=[" ".join(case[0])[:40] for case in BAD])
+def test_bad_input_is_one_line_that_names_it(run: Run, words: tuple[str, ...], code: int, named: str) -> None:
+    told, out, err = run(*words)
+    assert (told, out) == (code, "")
+    assert named in err
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.lower().startswith("error")]
+    assert named in line
+    assert json.loads(run("status", "-r", "us-east-1", "--json")[1])["us-east-1"]["endpoints"] == []
+
+
+@pytest.mark.usefixtures("account")
+def test_a_line_that_does_not_fit_is_named_by_number(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    for text, named in (('{"text": "a"}\n{"body": "b"}', 'line 2 has no "text"'), ('{"text": ', "line 1 is not JSON")):
+        source.write_text(text)
+        code, _, err = run("embed", "-i", str(source), "-r", "us-east-1")
+        assert code == 2
+        assert named in err
+
+
+@pytest.mark.usefixtures("account")
+def test_credentials_that_have_expired_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "EXPIRED")
+    for words in (("status",), ("deploy", V3, "-r", "us-east-1"), ("embed", "a", "-r", "us-east-1")):
+        code, _, err = run(*words)
+        assert (code, "have expired" in err) == (1, True)
+        assert "Traceback" not in err
+        assert "local" not in err, "no secret in an error"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "{'boto3', 'botocore', 'numpy', 'pydantic', 'rich', 'moto', 'uvicorn', 'orjson'}"
+    code = f"import sys, jina_sm.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_client_imports_neither_pydantic_nor_boto3() -> None:
+    code = "import sys, jina_sm; jina_sm.Client; print(sorted({'boto3', 'botocore', 'pydantic', 'click'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, run: Run, free_port: int) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "uvicorn"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, _, err = run("local", "up", "--port", str(free_port))
+    assert (code, 'pip install "jina_sm[local]"' in err) == (2, True)
+
+
+def test_a_port_in_use_is_named(run: Run, taken_port: int) -> None:
+    for words in (("local", "up"), ("local", "up", "--detach")):
+        code, _, err = run(*words, "--port", str(taken_port))
+        assert (code, f"port {taken_port} is in use" in err) == (2, True)
+
+
+def test_the_stack_goes_up_and_down(run: Run, free_port: int, tmp_path: Any) -> None:
+    port = ("--port", str(free_port))
+    assert run("local", "down", *port)[1] == f"nothing runs on port {free_port}\n"
+    assert run("local", "up", "--detach", *port)[0] == 0
+    assert "already up" in run("local", "up", "--detach", *port)[2]
+    assert f"export AWS_ENDPOINT_URL=http://127.0.0.1:{free_port}" in run("local", "env", *port)[1]
+    assert run("local", "reset", *port)[1] == "the local stack is as new\n"
+    assert run("local", "down", *port)[1] == f"stopped the local stack on port {free_port}\n"
+    assert run("local", "down", *port)[1] == f"nothing runs on port {free_port}\n"
