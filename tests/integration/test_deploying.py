@@ -187,7 +187,7 @@ def test_a_spec_that_cannot_be_is_refused_before_anything_is_asked(fields: dict[
 
 def test_an_instance_type_that_aws_does_not_know_is_refused_by_aws_and_rolled_back() -> None:
     run.subscribe(V3)
-    with pytest.raises(errors.DeployError, match="ml.g99.xlarge"):
+    with pytest.raises(errors.DeployError, match=r"ml\.g99\.xlarge"):
         run.deploy(Spec(model=V3, regions=("us-east-1",), instance_type="ml.g99.xlarge"))
     assert counts(run.status(regions=["us-east-1"])) == {"us-east-1": (0, 0, 0)}
 
