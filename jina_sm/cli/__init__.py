@@ -50,12 +50,12 @@ for _command in (
 def main() -> None:
     """The console script."""
     try:
-        cli.main(prog_name="jina-sm", standalone_mode=False)
+        sys.exit(cli.main(prog_name="jina-sm", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; the same command goes on from here", err=True)
+        click.echo("interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:  # whoever read has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -263,21 +263,22 @@ def _inventory_json(inventory: Inventory) -> dict[str, Any]:
 
 
 def _show_inventory(inventory: Inventory) -> None:
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    unused: list[str] = []
     for region, found in inventory.found.items():
-        if found.skipped:
-            rows.append((region, "- (region not enabled)", "", "", ""))
-        elif found.state.empty:
-            rows.append((region, "- (nothing)", "", "", ""))
-        for each in found.state.endpoints:
-            count = str(each.instances)
-            rows.append((region, each.name, each.status, count, f"{each.created:%Y-%m-%d %H:%M}"))
-        used = {each.config for each in found.state.endpoints}
-        lingering = [f"config {name}" for name in found.state.configs if name not in used]
-        if not found.state.endpoints:
-            lingering += [f"model {name}" for name in found.state.models]
-        rows += [(region, name, "not in use, costs nothing", "", "") for name in lingering]
-    show.table(("REGION", "ENDPOINT", "STATUS", "INSTANCES", "CREATED (UTC)"), rows)
+        endpoints, used = found.state.endpoints, {each.config for each in found.state.endpoints}
+        for each in endpoints:
+            rows.append((region, each.name, each.status, str(each.instances), f"{each.created:%Y-%m-%d %H:%M}"))
+        if not endpoints:
+            said = "region not enabled" if found.skipped else "nothing" if found.state.empty else "no endpoint"
+            rows.append((region, f"- ({said})", "", "", ""))
+        unused += [f"{region}: config {name}" for name in found.state.configs if name not in used]
+        unused += [f"{region}: model {name}" for name in found.state.models if not endpoints]
+    show.table(("REGION", "ENDPOINT", "STATUS", "COUNT", "CREATED (UTC)"), rows)
+    if unused:
+        click.echo("Not in use (these cost nothing, and `jina-sm teardown` removes them):")
+    for name in unused:
+        click.echo(f"  {name}")
     _show_failures(inventory.failed)
 
 

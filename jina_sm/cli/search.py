@@ -67,7 +67,7 @@ def embed(
             sys.stdout.buffer.writelines(lines)
         else:
             _whole(output, lambda file: file.writelines(lines))
-    show.say(f"{len(found)} x {found.dimensions}, {found.usage.total_tokens} tokens, {found.usage.requests} requests")
+    show.say(f"{len(found)} x {found.dimensions}, {found.usage.total_tokens} tokens, requests: {found.usage.requests}")
 
 
 @click.command()

@@ -53,17 +53,23 @@ def confirm(question: str, yes: bool) -> None:
 @contextmanager
 def progress(regions: Sequence[str]) -> Iterator[Callable[[Event], None]]:
     """A listener that shows a run: one line a region that changes in place, or one line an event into a pipe."""
-    if sys.stderr.isatty():
-        with _live(regions) as listener:
+    try:
+        with _live(regions) if sys.stderr.isatty() else _lines() as listener:
             yield listener
-        return
+    except KeyboardInterrupt:
+        say("Stopped. The same command goes on from what is there; `jina-sm teardown` removes it.")
+        raise
+
+
+@contextmanager
+def _lines() -> Iterator[Callable[[Event], None]]:
     began = time.monotonic()
 
-    def plain(event: Event) -> None:
+    def listener(event: Event) -> None:
         status = f": {event.status}" if event.status else ""
         say(f"  {time.monotonic() - began:6.1f}s  {event.region:<14}  {event.step}{status}")
 
-    yield plain
+    yield listener
 
 
 @contextmanager

@@ -172,6 +172,28 @@ def test_credentials_that_have_expired_are_named(run: Run, monkeypatch: pytest.M
         assert "local" not in err, "no secret in an error"
 
 
+@pytest.mark.usefixtures("slow_account")
+def test_a_region_that_is_not_enabled_is_skipped_and_said_to_be(run: Run) -> None:
+    code, out, _ = run("status")
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("sa-east-1")]
+    assert "- (region not enabled)" in line
+    assert run("teardown", "--all", "--yes")[0] == 0
+
+
+@pytest.mark.usefixtures("account")
+def test_a_region_that_cannot_be_listed_is_named_and_fails_the_command(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "DENIED")
+    code, _, err = run("status", "-r", "us-east-1", "-r", "eu-west-1")
+    assert code == 1
+    for region in ("us-east-1", "eu-west-1"):
+        assert f"error: {region} could not be listed" in err
+    code, _, err = run("teardown", "--all", "--yes", "-r", "us-east-1")
+    assert (code, "not authorized" in err) == (1, True)
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy = "{'boto3', 'botocore', 'numpy', 'pydantic', 'rich', 'moto', 'uvicorn', 'orjson'}"
     code = f"import sys, jina_sm.cli; print(sorted({heavy} & set(sys.modules)))"

@@ -170,6 +170,30 @@ def test_a_name_of_ones_own_and_tags_of_ones_own(aws: Callable[..., Any]) -> Non
         assert len(client.embed(["a"])) == 1
 
 
+def test_the_local_client_needs_no_aws_settings(account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.subscribe(V3)
+    run.deploy(Spec(model=V3, regions=("us-east-1",)))
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    with Client.local() as client:
+        assert client.embed(["a", "b"], dimensions=64).vectors.shape == (2, 64)
+
+
+def test_an_endpoint_made_otherwise_is_named_and_embeds_by_meaning(stack: Any) -> None:
+    stack.deploy(V3, name="by-hand")
+    with Client.sagemaker("by-hand", model=V3, region="us-east-1") as client:
+        bees, rust, bienen = client.embed(["Bees make honey.", "Steel rusts.", "Bienen machen Honig."]).vectors
+    assert bees @ bienen > 0.6 > rust @ bienen
+
+
+def test_a_container_that_refuses_is_told_with_its_status_and_its_words(stack: Any) -> None:
+    stack.deploy("jina-reranker-v2-base-multilingual", name="reranks")
+    with Client.sagemaker("reranks", model=V3, region="us-east-1") as client:
+        with pytest.raises(errors.BadRequestError, match=r"reranks in us-east-1, status 422.*logs: https://") as caught:
+            client.embed(["a"])
+    assert caught.value.request_id
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
