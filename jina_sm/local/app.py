@@ -21,7 +21,7 @@ import orjson
 
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
-from jina_sm.local import marketplace, runtime, sagemaker
+from jina_sm.local import container, marketplace, runtime, sagemaker
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
 from jina_sm.local.protocol import Refusal, Reply, answer, refused, service
 from jina_sm.local.state import State
@@ -216,7 +216,7 @@ async def _body(receive: Receive) -> bytes:
     parts, size, more = [], 0, True
     while more:
         message = await receive()
-        if size <= runtime.BODY_LIMIT:
+        if size <= container.BODY_LIMIT:
             parts.append(message.get("body", b""))
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
