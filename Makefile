@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check tests format clean
+.PHONY: demo test check tests notebook benchmark-startup format clean
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -20,6 +20,17 @@ check: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+notebook: $(VENV)/.dev
+	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
+
+benchmark-startup: $(VENV)/.dev $(VENV)-peers/jina-sagemaker/.installed
+	$(BIN)/python benchmarks/startup.py --peer $(VENV)-peers/jina-sagemaker/bin/python
+
+$(VENV)-peers/jina-sagemaker/.installed: | $(BIN)/python
+	$(PYTHON) -m venv "$(@D)"
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check jina-sagemaker==0.0.48
+	@touch "$@"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -6,8 +6,9 @@ What can be wrong with them is refused when they are made, by name, so nothing d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,11 @@ class Embeddings:
     def dimensions(self) -> int:
         return int(self.vectors.shape[1])
 
+    def _repr_html_(self) -> str:
+        shown = self.vectors[:5, :6]
+        rows = [[str(index), *(f"{number:.4f}" for number in row), "…"] for index, row in enumerate(shown)]
+        return _html_table(repr(self), ["", *map(str, range(shown.shape[1])), "…"], rows)
+
     def __repr__(self) -> str:
         return f"Embeddings({len(self)} x {self.dimensions} float32, {self.usage.total_tokens} tokens, {self.model})"
 
@@ -126,9 +132,20 @@ class Ranking:
     def __getitem__(self, place: int) -> Ranked:
         return Ranked(int(self.indices[place]), float(self.scores[place]), self.documents[place])
 
+    def _repr_html_(self) -> str:
+        rows = [[f"{each.relevance_score:.4f}", str(each.index), each.document] for each in self]
+        return _html_table(repr(self), ["score", "index", "document"], rows)
+
     def __repr__(self) -> str:
         best = f", best {self[0].relevance_score:.3f} at {self[0].index}" if len(self) else ""
         return f"Ranking({len(self)} documents{best}, {self.usage.total_tokens} tokens, {self.model})"
+
+
+def _html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """For notebooks. Texts are escaped: a document may hold anything."""
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><caption>{escape(caption)}</caption><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def texts_of(given: object, *, call: str, name: str) -> tuple[str, ...]:

@@ -1,0 +1,44 @@
+"""
+Runs a notebook top to bottom in this interpreter's environment and writes its outputs back: `make notebook`.
+
+Everything but the outputs stays as it was, and what differs at every run (times, ports) is not written, so that a
+second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+
+def executed(path: Path) -> nbformat.NotebookNode:
+    """The notebook with the outputs of a run. Raises CellExecutionError at the first cell that fails."""
+    notebook = nbformat.read(path, as_version=4)
+    # The kernel must be this interpreter, whatever kernels the user has installed.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False).execute(cwd=str(path.parent))
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
+    return notebook
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """A stream comes in pieces as the kernel happened to flush it; here it is whole."""
+    whole: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if whole and output.output_type == whole[-1].output_type == "stream" and output.name == whole[-1].name:
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        nbformat.write(executed(Path(name)), name)
+        print(f"{name}: run top to bottom, outputs written", file=sys.stderr)
