@@ -7,12 +7,14 @@ and hands back what came in the order given. Bytes are encoded and decoded outsi
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +27,7 @@ from jina_sm.exchange import Call, Exchange, Send, Wake
 from jina_sm.transport import Request, Transport
 from jina_sm.values import Embeddings, EmbedRequest, Ranking, RerankRequest, Rows, Usage
 
+_log = logging.getLogger(__name__)
 LOCAL_PORT = 8471
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
@@ -39,6 +42,7 @@ class _Job:
 
     encode: Callable[[Sequence[int]], bytes]
     decode: Callable[[Sequence[int], bytes], Rows]
+    over: threading.Event = field(default_factory=threading.Event)
 
 
 class Client:
@@ -79,14 +83,17 @@ class Client:
                 for region in homes
             ]
         self._transports = tuple(transports)
+        if in_flight < 1 or not self._transports:
+            raise InputError(f"a client needs a target and in_flight of 1 or more, not {in_flight!r}")
         self._limits = limits
         self._clock = clock
         self._exchange: Exchange[_Job] = Exchange(
             len(self._transports), policy=retry, in_flight=in_flight, random=clock.random
         )
         self._changed = threading.Condition()
-        self._threads = in_flight * len(self._transports)
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(in_flight * len(self._transports) + 1, thread_name_prefix="jina_sm")
+        self._due: float | None = None
+        self._timing = False
         self._closed = False
 
     @classmethod
@@ -99,7 +106,11 @@ class Client:
         session = settings.get("session")
         (home,) = regions_of([region] if region else None, session)[:1]
         transport = SageMakerTransport(
-            endpoint_name, home, aws=session, connections=settings.get("in_flight", IN_FLIGHT) + 2
+            endpoint_name,
+            home,
+            aws=session,
+            url=settings.get("url"),
+            connections=settings.get("in_flight", IN_FLIGHT) + 2,
         )
         return cls(model, transports=[transport], **settings)
 
@@ -187,9 +198,11 @@ class Client:
 
     def close(self) -> None:
         """Ends the client's threads and connections. Calls under way are finished first."""
-        self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown()
+        with self._changed:
+            self._closed = True
+            while not self._exchange.idle:
+                self._changed.wait()
+        self._pool.shutdown()
         for transport in self._transports:
             transport.close()
 
@@ -223,80 +236,84 @@ class Client:
         return packing.Size(tokens=tokens.estimate(text) + beside, request_bytes=sent, response_bytes=int(answered))
 
     def _run(self, job: _Job, batches: Sequence[Sequence[int]]) -> Call[_Job]:
-        """Drives the machine until the call is over. Raises its error."""
-        if self._closed:
-            raise InputError("the client is closed")
+        """Hands a call to the machine and waits until it is over. Raises its error.
+
+        The caller only waits: threads of the pool send, so an interrupt here upsets nobody else's call.
+        """
         with self._changed:
+            if self._closed:
+                raise InputError("the client is closed")
             call = self._exchange.add(job, batches, self._clock.now())
         try:
-            self._drive(call)
-        except BaseException:  # an interrupt: what waits is not sent any more
+            self._pool.submit(self._work)
+            job.over.wait()
+        except BaseException:
             with self._changed:
                 self._exchange.abandon(call)
+                self._changed.notify_all()
             raise
         if call.error is not None:
             raise call.error
         return call
 
-    def _drive(self, call: Call[_Job]) -> None:
+    def _work(self) -> None:
+        """Sends whatever may be sent, one after another, and calls another thread for what may go beside it."""
         while True:
             with self._changed:
-                mine, wake = self._hand_out(call)
-                if mine is None:
-                    if call.over:
-                        return
-                    if wake is None or call.under_way:
-                        self._changed.wait(None if wake is None else max(0.0, wake.at - self._clock.now()))
-                        continue
-            if mine is not None:
-                self._perform(mine)
-            elif wake is not None:
-                self._clock.sleep(max(0.0, wake.at - self._clock.now()))
+                step = self._exchange.next(self._clock.now())
+                if isinstance(step, Wake):
+                    self._wake_at(step.at)
+                if not isinstance(step, Send):
+                    return
+                with contextlib.suppress(RuntimeError):  # at the interpreter's end: this thread does it all
+                    self._pool.submit(self._work)
+            came = self._sent(step)
+            with self._changed:
+                if isinstance(came, Rows):
+                    self._exchange.answered(step, came)
+                else:
+                    self._exchange.failed(step, came, self._clock.now())
+                if step.call.over:
+                    step.call.job.over.set()
+                self._changed.notify_all()
 
-    def _hand_out(self, own: Call[_Job] | None) -> tuple[Send[_Job] | None, Wake | None]:
-        """Everything that may be sent now goes to the threads, but for the first of one's own."""
-        mine: Send[_Job] | None = None
-        while isinstance(step := self._exchange.next(self._clock.now()), Send):
-            if mine is None and step.call is own:
-                mine = step
-            else:
-                self._pool = self._pool or ThreadPoolExecutor(self._threads, thread_name_prefix="jina_sm")
-                self._pool.submit(self._perform_and_go_on, step)
-        return mine, step
-
-    def _perform_and_go_on(self, send: Send[_Job]) -> None:
-        self._perform(send)
-        with self._changed:
-            self._hand_out(None)
-
-    def _perform(self, send: Send[_Job]) -> None:
-        job, items = send.call.job, send.piece.items
+    def _sent(self, send: Send[_Job]) -> Rows | JinaSMError:
+        """What came of one request. Never raises: whoever waits must hear of it rather than wait for ever."""
+        job, items, transport = send.call.job, send.piece.items, self._transports[send.target]
         try:
-            response = self._transports[send.target].send(Request(job.encode(items)))
-            rows = job.decode(items, response.body)
+            response = transport.send(Request(job.encode(items)))
+            _log.debug("%s items, target %s, request id %s", len(items), send.target, response.request_id)
+            return job.decode(items, response.body)
         except JinaSMError as error:
-            if isinstance(error, ProtocolError) and error.target is None:
-                transport = self._transports[send.target]
+            if isinstance(error, ProtocolError):
                 error.target = getattr(transport, "endpoint_name", None)
                 error.region = getattr(transport, "region", None)
-            self._settle(send, error)
+            _log.debug("%s items, target %s: %s", len(items), send.target, error)
+            return error
         except BaseException as error:
-            # Not ours, so a bug or an interrupt: whoever waits must hear of it rather than wait for ever.
             broken = JinaSMError(f"unexpected {type(error).__name__}: {error}")
             broken.__cause__ = error
-            self._settle(send, broken)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self._settle(send, rows)
+            return broken
 
-    def _settle(self, send: Send[_Job], came: Rows | JinaSMError) -> None:
-        with self._changed:
-            if isinstance(came, Rows):
-                self._exchange.answered(send, came)
-            else:
-                self._exchange.failed(send, came, self._clock.now())
+    def _wake_at(self, at: float) -> None:
+        """Sees to it that somebody works again at that time. A thread keeps time only while there is some to keep."""
+        self._due = at
+        if self._timing:
             self._changed.notify_all()
+        else:
+            self._timing = True
+            threading.Thread(target=self._keep_time, name="jina_sm timer", daemon=True).start()
+
+    def _keep_time(self) -> None:
+        with self._changed:
+            while self._due is not None:
+                if (left := self._due - self._clock.now()) > 0:
+                    self._clock.wait(self._changed, left)
+                    continue
+                self._due = None
+                with contextlib.suppress(RuntimeError):
+                    self._pool.submit(self._work)
+            self._timing = False
 
 
 def regions_of(given: Sequence[str] | None, session: Any, environ: Mapping[str, str] = os.environ) -> list[str]:

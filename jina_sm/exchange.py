@@ -77,6 +77,11 @@ class Exchange(Generic[_Job]):
         self._in_flight = [0] * targets
         self._resting_until = [0.0] * targets
 
+    @property
+    def idle(self) -> bool:
+        """No call waits or is under way."""
+        return not self._calls
+
     def add(self, job: _Job, batches: Sequence[Sequence[int]], now: float) -> Call[_Job]:
         """A new call: its items, already packed."""
         call = Call(job, now, deque(Piece(tuple(batch)) for batch in batches))
@@ -85,6 +90,8 @@ class Exchange(Generic[_Job]):
 
     def next(self, now: float) -> Send[_Job] | Wake | None:
         """What to do now. None: wait for an answer. A Send given is under way until it is answered or failed."""
+        if min(self._in_flight) >= self._limit:
+            return None  # an answer comes first, whatever else is due
         wake: float | None = None
         for call in self._calls:
             for piece in call.waiting:
@@ -129,8 +136,9 @@ class Exchange(Generic[_Job]):
                 half = len(piece.items) // 2
                 call.waiting.extend(Piece(items) for items in (piece.items[:half], piece.items[half:]))
             elif self._may_repeat(piece, failures, rule, others, elapsed_s):
-                idle_elsewhere = others and self._target(piece, now) != send.target
-                pause = 0.0 if idle_elsewhere else retry.wait_s(self._policy, error, failures, self._random())
+                turn_to = self._target(piece, now)
+                fresh = others and turn_to != send.target and self._resting_until[turn_to] <= now
+                pause = 0.0 if fresh else retry.wait_s(self._policy, error, failures, self._random())
                 piece.not_before = now + pause
                 call.waiting.append(piece)
             else:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jina_sm.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
@@ -33,6 +35,10 @@ class Limits:
     tokens: int = 32_000
     request_bytes: int = 6 * 1024 * 1024
     response_bytes: int = 6 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if min(self.items, self.tokens, self.request_bytes, self.response_bytes) < 1:
+            raise InputError(f"{self!r}: every limit is 1 or more")
 
     def hold(self, total: Size, count: int) -> bool:
         return (

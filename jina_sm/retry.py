@@ -29,10 +29,10 @@ class Rule:
 
 NEVER = Rule()
 RULES: Mapping[type[errors.JinaSMError], Rule] = {
-    errors.ThrottledError: Rule(repeats=8, base_s=1.0, elsewhere=True),
+    errors.ThrottledError: Rule(repeats=5, base_s=1.0, elsewhere=True),
     errors.ModelUnavailableError: Rule(repeats=4, base_s=0.5, elsewhere=True),
-    # The container goes on with what timed out, so the same again only doubles its load.
-    errors.ModelTimeoutError: Rule(repeats=1, base_s=1.0, split=True),
+    # The container goes on with what timed out, so the same again only doubles its load: halves, or elsewhere.
+    errors.ModelTimeoutError: Rule(repeats=1, base_s=1.0, elsewhere=True, split=True),
     errors.PayloadTooLargeError: Rule(split=True),
     # Older containers say 500 for bad input too: once more, then believe it.
     errors.ModelFailedError: Rule(repeats=1, base_s=0.5),
@@ -53,6 +53,10 @@ class Policy:
     seconds: float = 180.0
     longest_s: float = 20.0
     rest_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or min(self.seconds, self.longest_s, self.rest_s) < 0:
+            raise errors.InputError(f"{self!r}: attempts is 1 or more, and no time is negative")
 
 
 def rule(error: errors.JinaSMError) -> Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -75,7 +76,9 @@ class FakeTime:
 
     @property
     def clock(self) -> Clock:
-        return Clock(now=lambda: self.now, sleep=self.sleep, random=lambda: 1.0)
+        return Clock(
+            now=lambda: self.now, sleep=self.sleep, random=lambda: 1.0, wait=lambda _, seconds: self.sleep(seconds)
+        )
 
 
 def client(*transports: Any, model: str = V3, **settings: Any) -> Client:
@@ -177,16 +180,39 @@ def test_many_threads_share_a_client_and_each_gets_its_own() -> None:
     assert not wrong
 
 
-def test_an_interrupt_ends_the_call_and_sends_nothing_more() -> None:
-    class Interrupted(FakeTransport):
-        def send(self, request: Request) -> Response:
-            super().send(request)
-            raise KeyboardInterrupt
+def test_an_interrupt_ends_the_call_and_upsets_nobody_elses() -> None:
+    begun, go_on = threading.Event(), threading.Event()
 
-    with client(stop := Interrupted(), limits=Limits(items=1), in_flight=1) as asking:
+    class Slow(FakeTransport):
+        def send(self, request: Request) -> Response:
+            begun.set()
+            go_on.wait()
+            return super().send(request)
+
+    with client(slow := Slow(), limits=Limits(items=1), in_flight=1) as asking:
+        caller = threading.Thread(target=lambda: asking.embed(["other"]))
+        caller.start()
+        begun.wait()
         with pytest.raises(KeyboardInterrupt):
-            asking.embed(["a", "b", "c"])
-    assert len(stop.asked) == 1
+            _interrupted_soon(lambda: asking.embed(["a", "b", "c"]), go_on)
+        caller.join()
+        assert len(asking.embed(["after"])) == 1
+    assert [asked.texts[0] for asked in slow.asked if asked.texts[0] in "abc"] == []
+
+
+def _interrupted_soon(call: Callable[[], object], then: threading.Event) -> None:
+    """Interrupts this thread, as Ctrl-C does, while it waits in the call."""
+    main = threading.main_thread()
+
+    def interrupt() -> None:
+        signal.pthread_kill(main.ident or 0, signal.SIGINT)
+
+    timer = threading.Timer(0.1, interrupt)
+    timer.start()
+    try:
+        call()
+    finally:
+        then.set()
 
 
 def test_documents_come_back_by_falling_score_from_several_requests() -> None:
@@ -269,6 +295,41 @@ def test_regions_are_the_arguments_else_the_environments_else_the_sessions(monke
         Client(V3, regions="us-east-1")
     with pytest.raises(errors.InputError, match="named twice"):
         Client(V3, regions=["us-east-1", "us-east-1"])
+
+
+def test_closing_lets_calls_under_way_finish() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeTransport):
+        def send(self, request: Request) -> Response:
+            begun.set()
+            go_on.wait()
+            return super().send(request)
+
+    asking, got = client(Slow(), limits=Limits(items=1), in_flight=2), []
+    caller = threading.Thread(target=lambda: got.append(asking.embed(list("abcdefgh"), dimensions=32)))
+    caller.start()
+    begun.wait()
+    closer = threading.Thread(target=asking.close)
+    closer.start()
+    go_on.set()
+    closer.join()
+    caller.join()
+    assert len(got[0]) == 8
+
+
+@pytest.mark.parametrize(
+    "settings", [{"in_flight": 0}, {"transports": []}, {"retry": {"attempts": 0}}, {"limits": {"items": 0}}]
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(errors.InputError):
+        Client(
+            V3,
+            transports=settings.get("transports", [FakeTransport()]),
+            in_flight=settings.get("in_flight", 1),
+            retry=Policy(**settings.get("retry", {})),
+            limits=Limits(**settings.get("limits", {})),
+        )
 
 
 def test_a_closed_client_says_so() -> None:

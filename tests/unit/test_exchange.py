@@ -121,6 +121,21 @@ def test_another_region_takes_over_at_once_and_home_rests() -> None:
     assert [sent(exchange).target, sent(exchange).target] == [1, 1]
 
 
+def test_two_regions_that_both_throttle_are_given_time() -> None:
+    exchange = machine(2)
+    exchange.add("job", [[0]], 0.0)
+    exchange.failed(sent(exchange), errors.ThrottledError("no"), 0.0)
+    exchange.failed(sent(exchange), errors.ThrottledError("no", retry_after_s=3.0), 0.0)
+    assert exchange.next(0.0) == Wake(3.0)
+
+
+def test_a_region_that_hangs_is_left_for_another() -> None:
+    exchange = machine(2)
+    exchange.add("job", [[0]], 0.0)
+    exchange.failed(sent(exchange), errors.ModelTimeoutError("no answer"), 70.0)
+    assert sent(exchange, 70.0).target == 1
+
+
 def test_home_is_asked_again_after_its_rest() -> None:
     exchange = machine(2, policy=Policy(rest_s=30.0))
     exchange.add("job", [[0]], 0.0)
