@@ -112,13 +112,16 @@ class Catalog:
     def check_region(self, region: str) -> None:
         """Raises InputError, with the nearest names, unless Marketplace packages exist in the region."""
         if region not in self.accounts:
-            raise InputError(f"no model packages in region {region!r}{nearest(region, self.accounts)}")
+            raise InputError(
+                f"no model packages in region {region!r}{nearest(region, self.accounts)}",
+                cure="A region of your own goes under [accounts] in the file of JINA_SM_CATALOG.",
+            )
 
     def package_arn(self, model: Model, region: str) -> str:
         """The ARN of the model's package in a region. Raises InputError where it cannot be known."""
+        self.check_region(region)  # of an ARN of one's own too: status and teardown look where the catalogue says
         if region in model.arns:
             return model.arns[region]
-        self.check_region(region)
         if model.package is None:
             raise InputError(
                 f"the package ARN of {model.key} is not in the catalogue (it changes with each version)",
@@ -133,11 +136,11 @@ class Catalog:
         enough. An ARN from another account (your own copy of a package) counts for its own region only.
         """
         model = self.model(key)
-        if not arn_or_name.startswith("arn:"):
+        if re.fullmatch(r"[\w.-]+", arn_or_name):
             changed = dataclasses.replace(model, package=arn_or_name, arns=MappingProxyType({}))
         elif not (match := _ARN.fullmatch(arn_or_name)):
             raise InputError(
-                f"{arn_or_name!r} is not the ARN of a model package",
+                f"{arn_or_name!r} is neither the name nor the ARN of a model package",
                 cure="It looks like arn:aws:sagemaker:REGION:ACCOUNT:model-package/NAME.",
             )
         elif match["account"] in {self.accounts.get(match["region"]), self.seller}:
@@ -170,7 +173,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def load(file: str | os.PathLike[str] | None = None, environ: Mapping[str, str] = os.environ) -> Catalog:
     """The built-in rows, then those of a file (or of ``JINA_SM_CATALOG``), then ``JINA_SM_PACKAGE_<KEY>``."""
-    known = _read(None)
+    known = _read()
     if source := file or environ.get("JINA_SM_CATALOG"):
         known = _merged(known, str(source))
     for model in known.models.values():
@@ -184,7 +187,7 @@ def _variable(key: str) -> str:
 
 
 @functools.cache
-def _read(_: None) -> Catalog:
+def _read() -> Catalog:
     rows = tomllib.loads((Path(__file__).parent / "catalog.toml").read_text(encoding="utf-8"))
     return Catalog(
         MappingProxyType({key: _model(key, row) for key, row in rows["models"].items()}),
@@ -200,9 +203,12 @@ def _merged(known: Catalog, source: str) -> Catalog:
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
         raise InputError(f"the catalogue {source!r} cannot be read: {error}") from error
     try:
-        for table in rows:
-            if table not in ("models", "accounts"):
-                raise InputError(f"unknown table [{table}]; the tables are [models] and [accounts]")
+        for table, content in rows.items():
+            if table not in ("models", "accounts") or not isinstance(content, dict):
+                raise InputError(f"{table!r} is unknown here; there are the tables [models] and [accounts]")
+        for region, account in rows.get("accounts", {}).items():
+            if not isinstance(account, str) or not re.fullmatch(r"\d{12}", account):
+                raise InputError(f"the account of {region!r} is not a string of 12 digits: {account!r}")
         models = dict(known.models)
         for key, row in rows.get("models", {}).items():
             models[key] = _model(key, row, models.get(key))
@@ -212,31 +218,26 @@ def _merged(known: Catalog, source: str) -> Catalog:
     return dataclasses.replace(known, models=MappingProxyType(models), accounts=MappingProxyType(accounts))
 
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "kind": (str,),
-    "dialect": (str,),
-    "dimensions": (int,),
-    "matryoshka": (list,),
-    "tasks": (list,),
-    "default_task": (str,),
-    "max_tokens": (int,),
-    "modalities": (list,),
-    "normalized": (bool,),
-    "instances": (list,),
-    "listing": (str,),
-    "package": (str,),
-    "arns": (dict,),
+# Of each field its type, and the type of what it holds.
+_TYPES: Mapping[str, tuple[type, type]] = {
+    "kind": (str, str),
+    "dialect": (str, str),
+    "dimensions": (int, int),
+    "matryoshka": (list, int),
+    "tasks": (list, str),
+    "default_task": (str, str),
+    "max_tokens": (int, int),
+    "modalities": (list, str),
+    "normalized": (bool, bool),
+    "instances": (list, str),
+    "listing": (str, str),
+    "package": (str, str),
+    "arns": (dict, str),
 }
 
 
 def _model(key: str, row: Any, over: Model | None = None) -> Model:
-    if not isinstance(row, dict):
-        raise InputError(f'[models."{key}"] is not a table')
-    for name, value in row.items():
-        if name not in _TYPES:
-            raise InputError(f"model {key!r} has an unknown field {name!r}{nearest(name, _TYPES)}")
-        if not isinstance(value, _TYPES[name]):
-            raise InputError(f"model {key!r}: {name} is a {type(value).__name__}, not a {_TYPES[name][0].__name__}")
+    _check_row(key, row)
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     if "arns" in fields:
         fields["arns"] = MappingProxyType(fields["arns"])
@@ -246,3 +247,30 @@ def _model(key: str, row: Any, over: Model | None = None) -> Model:
         if name not in fields:
             raise InputError(f"model {key!r} lacks {name!r}")
     return Model(key=key, **fields)
+
+
+def _check_row(key: str, row: Any) -> None:
+    """Raises InputError that names the field, for whatever a user's file may hold."""
+    if not key.strip():
+        raise InputError("a model has an empty key")
+    if not isinstance(row, dict):
+        raise InputError(f'[models."{key}"] is not a table')
+    value: Any
+    for name, value in row.items():
+        if name not in _TYPES:
+            raise InputError(f"model {key!r} has an unknown field {name!r}{nearest(name, _TYPES)}")
+        kind, inner = _TYPES[name]
+        if not _is_a(value, kind):
+            raise InputError(f"model {key!r}: {name} is a {type(value).__name__}, not a {kind.__name__}")
+        if kind is int and value < 1:
+            raise InputError(f"model {key!r}: {name} is 1 or more, not {value}")
+        for item in value.values() if kind is dict else value if kind is list else ():
+            if not _is_a(item, inner):
+                raise InputError(f"model {key!r}: {item!r} in {name} is not a {inner.__name__}")
+    for region, arn in row.get("arns", {}).items():
+        if not _ARN.fullmatch(arn):
+            raise InputError(f"model {key!r}: {arn!r} of {region} is not the ARN of a model package")
+
+
+def _is_a(value: object, kind: type) -> bool:
+    return type(value) is kind  # a bool is no int here

@@ -28,7 +28,6 @@ from jina_sm.transport import Request, Transport
 from jina_sm.values import Embeddings, EmbedRequest, Ranking, RerankRequest, Rows, Usage
 
 _log = logging.getLogger(__name__)
-LOCAL_PORT = 8471
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
 
@@ -123,11 +122,10 @@ class Client:
         **settings: Any,
     ) -> Self:
         """A client of the local stack (``jina-sm local up``), whatever AWS settings are around."""
-        from jina_sm.transport.session import local_session
+        from jina_sm.transport.session import local_port, local_session
 
-        port = os.environ.get("JINA_SM_LOCAL_PORT", str(LOCAL_PORT))
         found = regions_of(regions, None)
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{local_port()}"
         return cls(model, regions=found, session=local_session(found[0]), url=url, **settings)
 
     def embed(

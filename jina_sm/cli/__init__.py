@@ -16,22 +16,24 @@ from jina_sm import __version__
 from jina_sm.cli import deployment, local, models, search
 from jina_sm.errors import JinaSMError
 
+_debugging: list[click.Context] = []
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="jina-sm")
-@click.option("--debug", is_flag=True, help="Log what is sent to AWS, and show tracebacks.")
+@click.option("--debug", is_flag=True, help="Log each step and request, and show tracebacks.")
 @click.pass_context
 def cli(context: click.Context, debug: bool) -> None:
     """Jina AI's search models on AWS SageMaker: deploy them, use them, tear them down.
 
     Try all of it on this machine first: `jina-sm local up --detach`, then `eval "$(jina-sm local env)"`.
     """
-    context.obj = debug
     if debug:
         import logging
 
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("jina_sm").setLevel(logging.DEBUG)
+        _debugging.append(context)
 
 
 for _command in (
@@ -60,8 +62,11 @@ def main() -> None:
     except BrokenPipeError:  # whoever read has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # the output, since every other file is named where it is opened
+        click.echo(f"error: {error.strerror or error}", err=True)
+        os._exit(1)  # a plain exit would fail again, flushing what cannot be written
     except JinaSMError as error:
-        if "--debug" in sys.argv:
+        if _debugging:
             raise
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jina_sm.cli import show
-from jina_sm.errors import JinaSMError
+from jina_sm.errors import JinaSMError, PartialError
 
 if TYPE_CHECKING:
     from jina_sm.deploy.marketplace import Offer
@@ -52,7 +53,7 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
     show.say(_offer_text(found))
     if agreement is None:
         show.confirm("Accept the licence and subscribe?", yes)
-        agreement = run.subscribe(model, session=aws)
+        agreement = run.subscribe(model, offer=found, session=aws)
     if as_json:
         return show.json({"model": found.model, "agreement_id": agreement.agreement_id, "new": agreement.new})
     click.echo(f"{'subscribed' if agreement.new else 'already subscribed'}: {found.model} ({agreement.agreement_id})")
@@ -67,6 +68,7 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 @click.option("--name", help="The endpoint's, instead of the model's (jina-sm- is put before it).")
 @click.option("--role-arn", help="The execution role; default: found by convention.")
 @click.option("--package-arn", help="The model package's, where the catalogue has none or an old one.")
+@click.option("--shared-licence", is_flag=True, help="Another account shares its subscription with this one.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be done and what it costs; do nothing.")
 @_profile_option
 @show.yes_option
@@ -79,6 +81,7 @@ def deploy(
     name: str | None,
     role_arn: str | None,
     package_arn: str | None,
+    shared_licence: bool,
     only_plan: bool,
     profile: str | None,
     yes: bool,
@@ -106,7 +109,7 @@ def deploy(
         name=name,
         role_arn=role_arn,
     )
-    plan = run.plan(wanted, session=aws, known=known)
+    plan = run.plan(wanted, session=aws, known=known, shared_licence=shared_licence)
     if only_plan and as_json:
         return show.json(_plan_json(plan))
     _show_plan(plan, click.echo if only_plan else show.say)
@@ -114,7 +117,7 @@ def deploy(
         return None
     if not plan.empty:
         show.confirm("Deploy this?", yes)
-    with show.progress(wanted.regions) as listener:
+    with _reported(as_json), show.progress(wanted.regions) as listener:
         endpoints = run.deploy(plan, session=aws, on_event=listener)
     if as_json:
         return show.json({region: _endpoint_json(endpoint) for region, endpoint in endpoints.items()})
@@ -171,12 +174,23 @@ def teardown(
             show.say(f"  {step}")
     if there:
         show.confirm("Remove this?", yes)
-    with show.progress([found.region for found in there]) as listener:
+    with _reported(as_json), show.progress([found.region for found in there]) as listener:
         left = run.teardown(model=model, session=aws, inventory=inventory, on_event=listener)
     if as_json:
         return show.json(_inventory_json(left))
     _show_inventory(left)
     return None
+
+
+@contextmanager
+def _reported(as_json: bool) -> Iterator[None]:
+    """What is done and what is not goes to stdout too, before the error ends the command."""
+    try:
+        yield
+    except PartialError as error:
+        if as_json:
+            show.json({"done": error.done, "failed": {region: str(each) for region, each in error.failed.items()}})
+        raise
 
 
 def _home(regions: tuple[str, ...], aws: Any) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import click
@@ -79,10 +78,9 @@ def reset(port: int | None) -> None:
 
 
 def _port(given: int | None) -> int:
-    from jina_sm.local import DEFAULT_PORT
+    from jina_sm.transport.session import local_port
 
-    said = os.environ.get("JINA_SM_LOCAL_PORT", "")
-    return given or (int(said) if said.isdigit() else DEFAULT_PORT)
+    return given or local_port()
 
 
 def _hint(port: int) -> None:

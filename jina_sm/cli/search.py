@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -49,24 +50,19 @@ def embed(
 
     if output != "-" and not output.endswith((".npy", ".jsonl")):
         raise InputError(f"--output {output!r} is neither .npy nor .jsonl nor -")
-    if output != "-" and not Path(output).absolute().parent.is_dir():
-        raise InputError(f"--output {output!r}: there is no such folder")
     rows = _rows(texts, source)
-    with _client(model, regions, endpoint) as client:
-        found = client.embed([row["text"] for row in rows], task=task, dimensions=dimensions)
-    if output.endswith(".npy"):
-        import numpy as np
+    with _whole(output) as file:  # opened before anything is paid for
+        with _client(model, regions, endpoint) as client:
+            found = client.embed([row["text"] for row in rows], task=task, dimensions=dimensions)
+        if output.endswith(".npy"):
+            import numpy as np
 
-        _whole(output, lambda file: np.save(file, found.vectors, allow_pickle=False))
-    else:
-        lines = (
-            orjson.dumps({**row, "embedding": vector}, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
-            for row, vector in zip(rows, found, strict=True)
-        )
-        if output == "-":
-            sys.stdout.buffer.writelines(lines)
+            np.save(file, found.vectors, allow_pickle=False)
         else:
-            _whole(output, lambda file: file.writelines(lines))
+            for row, vector in zip(rows, found, strict=True):
+                line = orjson.dumps({**row, "embedding": vector}, option=orjson.OPT_SERIALIZE_NUMPY)
+                file.write(line + b"\n")
+            file.flush()
     show.say(f"{len(found)} x {found.dimensions}, {found.usage.total_tokens} tokens, requests: {found.usage.requests}")
 
 
@@ -95,7 +91,7 @@ def rerank(
         ranking = client.rerank(query, [row["text"] for row in rows], top_n=top_n)
     if as_json:
         return show.json(
-            [{"index": each.index, "relevance_score": each.relevance_score, **rows[each.index]} for each in ranking]
+            [{**rows[each.index], "index": each.index, "relevance_score": each.relevance_score} for each in ranking]
         )
     for each in ranking:
         click.echo(f"{each.relevance_score:.4f}  {each.index:>4}  {' '.join(each.document.split())}")
@@ -126,36 +122,54 @@ def _rows(given: tuple[str, ...], source: str | None) -> list[dict[str, Any]]:
 def _lines(source: str) -> Iterator[dict[str, Any]]:
     import orjson
 
+    from jina_sm import values
+
     if source != "-" and not source.endswith((".jsonl", ".txt")):
         raise InputError(f"--input {source!r} is neither .jsonl nor .txt nor -")
     try:
         content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        lines = content.decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, AttributeError) as error:  # the last: there is no stdin
         raise InputError(f"--input {source!r} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
+    # Split at line feeds only: other characters that end a line stand inside texts.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        if not source.endswith(".jsonl"):
-            yield {"text": line}
-            continue
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise InputError(f"{source} line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"]:
-            raise InputError(f'{source} line {number} has no "text"')
+        row: Any = {"text": line.removesuffix("\r")}
+        if source.endswith(".jsonl"):
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise InputError(f"{source} line {number} is not JSON: {error}") from None
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                raise InputError(f'{source} line {number} has no "text"')
+        values.check_text(row["text"], f"{source} line {number}")
         yield row
 
 
-def _whole(output: str, write: Any) -> None:
-    """Appears whole or not at all: what was paid for is never half a file."""
-    partial = f"{output}.{os.getpid()}.partial"
+@contextlib.contextmanager
+def _whole(output: str) -> Iterator[BinaryIO]:
+    """A file that appears whole or not at all: what was paid for is never half a file, nor lost."""
+    if output == "-":
+        yield sys.stdout.buffer
+        return
+    partial, kept = Path(f"{output}.{os.getpid()}.partial"), False
     try:
-        with open(partial, "wb") as file:
-            write(file)
-        os.replace(partial, output)
-    except OSError as error:
-        raise InputError(f"--output {output!r} cannot be written: {error}") from None
+        if Path(output).is_dir():
+            raise InputError(f"--output {output!r} is a folder")
+        try:
+            file = partial.open("wb")
+        except OSError as error:
+            raise InputError(f"--output {output!r} cannot be written: {error.strerror}") from None
+        with file:
+            yield file
+        try:
+            partial.replace(output)
+        except OSError as error:
+            kept = True
+            raise InputError(
+                f"--output {output!r} cannot be written: {error.strerror}", cure=f"It is in {partial}."
+            ) from None
     finally:
-        Path(partial).unlink(missing_ok=True)
+        if not kept:
+            partial.unlink(missing_ok=True)

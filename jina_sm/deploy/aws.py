@@ -7,6 +7,7 @@ Foreign errors become ours here, by the words AWS uses: its ValidationException 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -33,7 +34,12 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
         errors.QuotaError,
         "Ask for more in Service Quotas (SageMaker, '<instance type> for endpoint usage').",
     ),
-    ("ValidationException", "Cannot create already existing", errors.NameTakenError, "Try again in a minute."),
+    (
+        "ValidationException",
+        "Cannot create already existing",
+        errors.NameTakenError,
+        "Another run may be at work, or it was made by hand: choose another with --name, or remove it.",
+    ),
     ("ValidationException", "Cannot update in-progress", errors.DeployError, "Try again when it has settled."),
     ("ValidationException", "ModelPackage", errors.DeployError, "Give the ARN from the Marketplace console."),
     ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
@@ -171,25 +177,38 @@ def identity(aws: Any, region: str) -> str:
 def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.environ) -> str:
     """The role that endpoints run as, found by convention. Raises InputError if there is none."""
     if given := environ.get("JINA_SM_ROLE_ARN"):
+        if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", given):
+            raise errors.InputError(f"JINA_SM_ROLE_ARN={given!r} is not the ARN of a role")
         return given
     names = [ROLE]
     who = identity(aws, region)
     if ":assumed-role/" in who:  # in a SageMaker notebook one is the execution role
         names.append(who.split("/")[1])
+    denied = ""
     for name in names:
         try:
             role = _asked(aws, "iam", region, "get_role", RoleName=name)["Role"]
         except errors.DeployError:
             continue
-        if "sagemaker.amazonaws.com" in str(role.get("AssumeRolePolicyDocument", "")):
+        except errors.AuthError as error:  # one who may not look can still be told
+            denied = f" ({error.message})"
+            continue
+        if _trusts_sagemaker(role):
             return str(role["Arn"])
-    for role in _asked(aws, "iam", region, "list_roles", MaxItems=1000)["Roles"]:
-        if role["RoleName"].startswith(_STUDIO_ROLE):
-            return str(role["Arn"])
+    try:
+        for role in _asked(aws, "iam", region, "list_roles", MaxItems=1000)["Roles"]:
+            if role["RoleName"].startswith(_STUDIO_ROLE) and _trusts_sagemaker(role):
+                return str(role["Arn"])
+    except errors.AuthError as error:
+        denied = f" ({error.message})"
     raise errors.InputError(
-        f"no execution role for SageMaker: there is no role {ROLE} and none named {_STUDIO_ROLE}*",
+        f"no execution role for SageMaker: there is no role {ROLE} and none named {_STUDIO_ROLE}*{denied}",
         cure="Give one with --role-arn or JINA_SM_ROLE_ARN; it must trust sagemaker.amazonaws.com.",
     )
+
+
+def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
+    return "sagemaker.amazonaws.com" in str(role.get("AssumeRolePolicyDocument", ""))
 
 
 def failure(reason: str, *, target: str, region: str) -> errors.DeployError:

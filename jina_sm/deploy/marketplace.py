@@ -7,7 +7,6 @@ whether the account is subscribed is yes, no, or an error.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ class Offer:
     eulas: tuple[str, ...]
     hourly: Mapping[str, Decimal]
     free_trial: str | None
+    trial_term: str | None
     url: str
 
 
@@ -68,15 +68,14 @@ class Marketplace:
 
     def product_id(self, model: Model) -> str:
         """The product behind a listing. Raises DeployError."""
-        product, _ = self._entities(model)
-        return str(product["productId"])
+        return str(self._product(model)["productId"])
 
     def offer(self, model: Model) -> Offer:
         """The public offer in force: price, EULA links and terms. Subscribes nothing. Raises DeployError."""
-        product, found = self._entities(model)
+        product = self._product(model)
         product_id = product["productId"]
         with _translated(model):
-            offer_id = self._public_offer(product_id) or found
+            offer_id = self._public_offer(product_id)
             if not offer_id:
                 raise errors.DeployError(f"{model.key} has no public offer", cure=f"See {CONSOLE}{model.listing}")
             proposal = self._discovery.get_offer(offerId=offer_id)
@@ -84,14 +83,14 @@ class Marketplace:
             terms = [next(iter(term.items())) for page in pages for term in page["offerTerms"]]
         hourly: dict[str, Decimal] = {}
         eulas: list[str] = []
-        trial = None
+        trial = trial_term = None
         for kind, term in terms:
             if kind == "usageBasedPricingTerm":
                 hourly |= dict(_real_time_prices(term))
             elif kind == "legalTerm":
                 eulas += [document["url"] for document in term.get("documents", []) if document.get("url")]
             elif kind == "freeTrialPricingTerm":
-                trial = str(term.get("duration", "yes"))
+                trial, trial_term = str(term.get("duration", "yes")), term["id"]
         return Offer(
             model=model.key,
             product=product.get("productName") or model.key,
@@ -101,6 +100,7 @@ class Marketplace:
             eulas=tuple(eulas),
             hourly=hourly,
             free_trial=trial,
+            trial_term=trial_term,
             url=CONSOLE + str(model.listing),
         )
 
@@ -123,48 +123,69 @@ class Marketplace:
             return Agreement(agreement_id=found["agreementId"], model=model.key, new=False)
         return None
 
-    def subscribe(self, model: Model, offer: Offer, *, limit_usd: Decimal = Decimal(0), clock: Clock) -> Agreement:
-        """Accepts the offer and waits until the account is entitled. Raises DeployError, and buys nothing then.
+    def subscribe(self, model: Model, offer: Offer, *, clock: Clock) -> Agreement:
+        """Accepts the offer and waits until the account is entitled. Raises DeployError.
 
-        Refused when accepting would charge more than ``limit_usd`` at once; the price by the hour is not meant.
+        Refused, and nothing is bought, when accepting would charge anything at once: usage-priced offers quote zero.
+        An error after the acceptance says so.
         """
-        with _translated(model):
-            quote = self._agreements.create_agreement_request(
-                intent="NEW",
-                agreementProposalIdentifier=offer.proposal_id,
-                requestedTerms=[{"id": term} for term in offer.terms],
-                # The same request twice in one day is the same request.
-                clientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{offer.proposal_id} {datetime.now(UTC):%F}")),
-            )
+        quote = self._quote(model, offer)
         if quote.get("approvalRequirement") == "REQUIRED":
             raise errors.DeployError(
                 f"your organisation must approve the subscription to {model.key} first",
                 cure=f"Ask for approval at {offer.url}, then run this again.",
             )
-        charges = quote.get("chargeSummary", {}).get("expectedCharges", [])
-        due = sum(
-            (Decimal(c["amount"]) for c in charges if c.get("timing") in ("ON_ACCEPTANCE", "SCHEDULED")), Decimal(0)
-        )
-        if due > limit_usd:
+        charges = quote.get("chargeSummary", {}).get("expectedCharges")
+        at_once = [c for c in charges or () if c.get("timing") in ("ON_ACCEPTANCE", "SCHEDULED")]
+        if charges is None or any(Decimal(charge["amount"]) > 0 for charge in at_once):
+            due = ", ".join(str(charge["amount"]) for charge in at_once) or "an unknown amount"
+            currency = quote.get("chargeSummary", {}).get("currencyCode", "")
             raise errors.DeployError(
-                f"accepting the offer of {model.key} would charge {due} USD at once", cure=offer.url
+                f"accepting the offer of {model.key} would charge {due} {currency}".rstrip() + " at once",
+                cure=f"Subscribe in the console if you mean it: {offer.url}",
             )
-        with _translated(model):
-            said = self._agreements.accept_agreement_request(agreementRequestId=quote["agreementRequestId"])
-            agreement_id = said["agreementId"]
-            self._wait_for_entitlement(model, agreement_id, clock)
-        return Agreement(agreement_id=agreement_id, model=model.key, new=True)
+        try:
+            with _translated(model):
+                said = self._agreements.accept_agreement_request(agreementRequestId=quote["agreementRequestId"])
+        except errors.JinaSMError:
+            # The answer may have got lost after the purchase was made.
+            if accepted := self.agreement(model, offer.product_id):
+                return accepted
+            raise
+        self._wait_for_entitlement(model, said["agreementId"], clock)
+        return Agreement(agreement_id=said["agreementId"], model=model.key, new=True)
+
+    def _quote(self, model: Model, offer: Offer) -> dict[str, Any]:
+        """A request for the agreement, which buys nothing. A free trial is granted once, and then asked for no more."""
+        wanted = [offer.terms]
+        if offer.free_trial:
+            wanted.append(tuple(term for term in offer.terms if term != offer.trial_term))
+        for last, terms in enumerate(wanted, 1):
+            try:
+                with _translated(model):
+                    quote: dict[str, Any] = self._agreements.create_agreement_request(
+                        intent="NEW",
+                        agreementProposalIdentifier=offer.proposal_id,
+                        requestedTerms=[{"id": term} for term in terms],
+                    )
+                return quote
+            except errors.DeployError as error:
+                if last == len(wanted) or error.code != "ValidationException":
+                    raise
+        raise AssertionError("one of the two has returned or raised")
 
     def _wait_for_entitlement(self, model: Model, agreement_id: str, clock: Clock) -> None:
         began, pause_s = clock.now(), 2.0
         while True:
-            said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
+            with _translated(model):
+                said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
             found = said.get("agreementEntitlements", [])
             for entitlement in found:
                 if entitlement["status"] == "FAILED":
                     reason = entitlement.get("statusReasonCode", "")
                     raise errors.DeployError(
-                        f"the subscription to {model.key} failed: {reason}", cure=CURES.get(reason, CONSOLE)
+                        f"the subscription to {model.key} is accepted ({agreement_id}) and failed: {reason}",
+                        cure=CURES.get(reason, CONSOLE),
                     )
             if found and all(entitlement["status"] == "PROVISIONED" for entitlement in found):
                 return
@@ -176,7 +197,7 @@ class Marketplace:
             clock.sleep(pause_s)
             pause_s = min(60.0, pause_s * 2)
 
-    def _entities(self, model: Model) -> tuple[dict[str, Any], str | None]:
+    def _product(self, model: Model) -> dict[str, Any]:
         if model.listing is None:
             raise errors.DeployError(
                 f"the Marketplace listing of {model.key} is not in the catalogue",
@@ -186,7 +207,8 @@ class Marketplace:
             listing = self._discovery.get_listing(listingId=model.listing)
         for entity in listing["associatedEntities"]:
             if "product" in entity:
-                return entity["product"], entity.get("offer", {}).get("offerId")
+                product: dict[str, Any] = entity["product"]
+                return product
         raise errors.DeployError(f"the listing {model.listing} of {model.key} names no product")
 
     def _public_offer(self, product_id: str) -> str | None:
@@ -194,7 +216,8 @@ class Marketplace:
         asked = {"PRODUCT_ID": product_id, "PURCHASE_OPTION_TYPE": "OFFER", "AVAILABILITY_STATUS": "AVAILABLE"}
         filters = [{"filterType": name, "filterValues": [value]} for name, value in asked.items()]
         now = datetime.now(UTC)
-        for option in self._discovery.list_purchase_options(filters=filters).get("purchaseOptions", []):
+        pages = self._discovery.get_paginator("list_purchase_options").paginate(filters=filters)
+        for option in (option for page in pages for option in page["purchaseOptions"]):
             badges = {badge["badgeType"] for badge in option.get("badges", [])}
             begins, ends = option.get("availableFromTime"), option.get("expirationTime")
             if not badges & {"PRIVATE_PRICING", "FUTURE_DATED"} and not (

@@ -29,7 +29,7 @@ _BROKEN = frozenset({"OutOfService", "UpdateRollbackFailed"})
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """An endpoint as AWS describes it. ``tags=None``: not looked at."""
+    """An endpoint as AWS describes it."""
 
     name: str
     arn: str
@@ -56,6 +56,20 @@ class State:
     @property
     def empty(self) -> bool:
         return not (self.endpoints or self.configs or self.models)
+
+    def by_endpoint(self) -> list[State]:
+        """The same, taken apart by the endpoint that a name belongs to; what is settled first."""
+        named = {endpoint.name: (endpoint,) for endpoint in self.endpoints}
+        bases = dict.fromkeys([*named, *(name.rpartition("-")[0] for name in (*self.configs, *self.models))])
+        parts = [
+            State(
+                endpoints=named.get(base, ()),
+                configs=tuple(name for name in self.configs if name.rpartition("-")[0] == base),
+                models=tuple(name for name in self.models if name.rpartition("-")[0] == base),
+            )
+            for base in bases
+        ]
+        return sorted(parts, key=lambda part: any(endpoint.status not in SETTLED for endpoint in part.endpoints))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +173,12 @@ def deployment(desired: Desired, state: State) -> list[Step]:
             cure="Choose another with --name, or remove it yourself.",
             region=desired.region,
         )
+    if there and there.tags.get(MODEL_TAG) != desired.model:
+        raise NameTakenError(
+            f"endpoint {name} serves {there.tags.get(MODEL_TAG)}, not {desired.model}",
+            cure="Choose another with --name, or tear that down first.",
+            region=desired.region,
+        )
     if there and there.status in _BROKEN:
         raise EndpointFailedError(
             f"endpoint {name} is {there.status}{': ' + there.reason if there.reason else ''}",
@@ -204,11 +224,17 @@ def teardown(state: State) -> list[Step]:
 
 
 def rollback(made: Iterable[Step], state: State) -> list[Step]:
-    """The steps that remove what these calls made, and nothing else of the state."""
+    """The steps that remove what these calls made, and nothing else of the state; none of what still serves.
+
+    An endpoint that is in service stays, and so do its config and model: what failed then was something after it.
+    """
     names = {(step.operation, step.name) for step in made if isinstance(step, Call)}
+    stay = [each for each in state.endpoints if each.status != "Failed" or ("create_endpoint", each.name) not in names]
+    if any(("create_endpoint_config", each.config) in names or each.status in _BROKEN for each in stay):
+        return []
     return teardown(
         State(
-            endpoints=tuple(each for each in state.endpoints if ("create_endpoint", each.name) in names),
+            endpoints=tuple(each for each in state.endpoints if each not in stay),
             configs=tuple(name for name in state.configs if ("create_endpoint_config", name) in names),
             models=tuple(name for name in state.models if ("create_model", name) in names),
         )

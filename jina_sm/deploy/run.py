@@ -7,6 +7,7 @@ there, and the others stand. Nothing is remembered between runs: what is, is rea
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _FIRST_POLL_S, _SLOWEST_POLL_S = 1.0, 15.0  # AWS throttles who polls every 5 s;
 _POLLS_LOST = 5
 
 _Result = TypeVar("_Result")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,26 @@ def subscription(model: str, *, session: Any = None, known: catalog.Catalog | No
 def subscribe(
     model: str,
     *,
+    offer: Offer | None = None,
     session: Any = None,
     known: catalog.Catalog | None = None,
     clock: Clock = Clock(),  # noqa: B008
 ) -> Agreement:
-    """Subscribes the account to a model's public offer, unless it is already. Accepting is the purchase."""
+    """Subscribes the account to a model, unless it is already. Accepting is the purchase.
+
+    ``offer``: the one that was shown, so that this and no other is accepted; None: the public one in force.
+    """
     market, row = Marketplace(session or default_session()), (known or catalog.load()).model(model)
-    found = market.offer(row)
-    return market.agreement(row, found.product_id) or market.subscribe(row, found, clock=clock)
+    offer = offer or market.offer(row)
+    return market.agreement(row, offer.product_id) or market.subscribe(row, offer, clock=clock)
 
 
-def plan(spec: Spec, *, session: Any = None, known: catalog.Catalog | None = None) -> Plan:
+def plan(
+    spec: Spec, *, session: Any = None, known: catalog.Catalog | None = None, shared_licence: bool = False
+) -> Plan:
     """What ``deploy`` would do, and at what price. Changes nothing.
+
+    ``shared_licence``: another account shares its subscription with this one, which the Marketplace does not tell.
 
     Raises NotSubscribedError, InputError, AuthError or DeployError for what would stop it, before anything is made.
     """
@@ -128,14 +138,17 @@ def plan(spec: Spec, *, session: Any = None, known: catalog.Catalog | None = Non
     model, home = known.model(spec.model), spec.regions[0]
     identity(aws, home)
     subscribed, software = _licence(aws, known, model, spec.instance_type)
+    if shared_licence:
+        subscribed = None
     if subscribed is False and not model.arns:  # an ARN of one's own needs no subscription
         raise NotSubscribedError(
             f"the account is not subscribed to {model.key}",
-            cure=f"`jina-sm subscribe {model.key}` shows the price and subscribes.",
+            cure=f"`jina-sm subscribe {model.key}` shows the price and subscribes. "
+            "If another account shares its licence with this one, pass --shared-licence.",
         )
     role = spec.role_arn or execution_role(aws, home)
 
-    def of_region(region: str) -> RegionPlan:
+    def of_region(region: str, _: threading.Event) -> RegionPlan:
         desired = Desired(
             region=region,
             model=model.key,
@@ -155,8 +168,10 @@ def plan(spec: Spec, *, session: Any = None, known: catalog.Catalog | None = Non
         )
 
     done, failed = side_by_side(spec.regions, of_region)
-    if len({type(error) for error in failed.values()}) == 1:
-        raise next(iter(failed.values()))  # the same everywhere, and nothing is made yet
+    if len({type(error) for error in failed.values()}) == 1:  # the same everywhere, and nothing is made yet
+        first = next(iter(failed.values()))
+        first.region = ", ".join(failed)
+        raise first
     _raise_if(failed, {}, "nothing was made")
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed)
 
@@ -179,16 +194,15 @@ def deploy(
     aws = session or default_session()
     agreed = spec if isinstance(spec, Plan) else plan(spec, session=aws, known=known)
 
-    def in_region(region: str) -> Endpoint:
+    def in_region(region: str, stop: threading.Event) -> Endpoint:
         there, name = agreed.regions[region], agreed.regions[region].desired.endpoint
-        control = ControlPlane(aws, region)
-        made: list[Call] = []
+        walk = _Walk(ControlPlane(aws, region), on_event, clock, stop)
         try:
-            _run(there.steps, control, on_event, clock, made)
-        except JinaSMError as error:
-            _roll_back(made, name, error, control, on_event, clock)
+            walk.take(there.steps)
+        except Exception as error:
+            walk.roll_back(name, error)
             raise
-        endpoint = control.endpoint(name)
+        endpoint = walk.control.endpoint(name)
         if endpoint is None:
             raise DeployError(f"endpoint {name} has gone", target=name, region=region)
         return endpoint
@@ -214,7 +228,7 @@ def status(
     looked_at = tuple(regions or known.regions)
     identity(aws, looked_at[0])  # so that a refusal below is the region's, not the credentials'
 
-    def at(region: str) -> Found:
+    def at(region: str, _: threading.Event) -> Found:
         try:
             return Found(region=region, state=ControlPlane(aws, region).ours(model=key))
         except JinaSMError as error:
@@ -244,10 +258,17 @@ def teardown(
     key = known.model(model).key if model else None
     inventory = inventory or status(model=model, regions=regions, session=aws, known=known)
 
-    def empty(region: str) -> State:
-        control = ControlPlane(aws, region)
-        _run(plans.teardown(inventory.found[region].state), control, on_event, clock, [])
-        left = control.ours(model=key)
+    def empty(region: str, stop: threading.Event) -> State:
+        walk = _Walk(ControlPlane(aws, region), on_event, clock, stop)
+        refusals: list[JinaSMError] = []
+        for part in inventory.found[region].state.by_endpoint():
+            try:
+                walk.take(plans.teardown(part))
+            except JinaSMError as error:  # one endpoint that cannot be removed keeps no other
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+        left = walk.control.ours(model=key)
         if not left.empty:
             names = [endpoint.name for endpoint in left.endpoints] + [*left.configs, *left.models]
             raise DeployError(f"still there: {', '.join(names)}", cure="Run teardown again.", region=region)
@@ -261,29 +282,44 @@ def teardown(
     return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}))
 
 
+class StoppedError(Exception):
+    """Somebody interrupted the run, so nothing more is called."""
+
+
 def side_by_side(
-    regions: Iterable[str], act: Callable[[str], _Result]
+    regions: Iterable[str], act: Callable[[str, threading.Event], _Result]
 ) -> tuple[dict[str, _Result], dict[str, JinaSMError]]:
-    """What acting gave in each region, and where it failed. An interrupt is raised at once: the threads are daemons,
-    and stopping between two calls is what every run can go on from."""
+    """What acting gave in each region, and where it failed.
+
+    An interrupt is raised at once, and sets the event that ``act`` is given: no thread makes another call then, and
+    stopping between two calls is what every run can go on from.
+    """
     done: dict[str, _Result] = {}
     failed: dict[str, JinaSMError] = {}
     broken: list[BaseException] = []
+    stop = threading.Event()
 
     def at(region: str) -> None:
         try:
-            done[region] = act(region)
+            done[region] = act(region, stop)
         except JinaSMError as error:
             failed[region] = error
+        except Exception as error:
+            failed[region] = JinaSMError(f"unexpected {type(error).__name__}: {error}", region=region)
+            failed[region].__cause__ = error
         except BaseException as error:
             broken.append(error)
 
     order = list(regions)
     threads = [threading.Thread(target=at, args=(region,), daemon=True) for region in order]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stop.set()
+        raise
     for error in broken:
         raise error
     return {r: done[r] for r in order if r in done}, {r: failed[r] for r in order if r in failed}
@@ -303,61 +339,87 @@ def _licence(aws: Any, known: catalog.Catalog, model: catalog.Model, instance_ty
         return None, Price(published, source)
 
 
-def _roll_back(
-    made: Sequence[Call], name: str, error: JinaSMError, control: ControlPlane, on_event: Listener | None, clock: Clock
-) -> None:
-    try:
-        state = control.observe(name)
-        if any(endpoint.status not in plans.SETTLED for endpoint in state.endpoints):
-            return  # still being made: AWS would delete nothing of it, and the next run goes on from here
-        _run(plans.rollback(made, state), control, on_event, clock, [])
-    except JinaSMError as another:
-        error.cure = f"Rolling back failed too ({another.message}): `jina-sm teardown` removes what is left."
+class _Walk:
+    """Taking steps in one region: each is told before it is taken."""
 
+    def __init__(self, control: ControlPlane, on_event: Listener | None, clock: Clock, stop: threading.Event) -> None:
+        self.control = control
+        self._on_event = on_event
+        self._clock = clock
+        self._stop = stop
+        self._made: list[Call] = []
 
-def _run(
-    steps: Iterable[Step], control: ControlPlane, on_event: Listener | None, clock: Clock, made: list[Call]
-) -> None:
-    for step in steps:
-        if on_event:
-            on_event(Event(control.region, step))
-        if isinstance(step, Call):
-            control.take(step)
-            made.append(step)
-        else:
-            _wait(step, control, on_event, clock)
+    def take(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self._tell(step)
+            if self._stop.is_set():
+                raise StoppedError
+            if isinstance(step, Call):
+                self.control.take(step)
+                self._made.append(step)
+            else:
+                self._wait(step)
 
-
-def _wait(step: Wait, control: ControlPlane, on_event: Listener | None, clock: Clock) -> None:
-    began, pause_s, lost, last = clock.now(), _FIRST_POLL_S, 0, "unknown"
-    while True:
+    def roll_back(self, name: str, error: Exception) -> None:
+        """Removes what was made here, if anything, and says in the error what had to stay."""
+        if self._stop.is_set():
+            return
+        cure: str | None = None
         try:
-            seen = control.seen(step.endpoint)
-        except DeployError:  # a poll that got lost says nothing about the endpoint
-            if (lost := lost + 1) >= _POLLS_LOST:
-                raise
-        else:
-            status = seen.status if seen else None
-            if (status or "gone") != last and on_event:
-                on_event(Event(control.region, step, status or "gone"))
-            lost, last = 0 if status else lost + 1, status or "gone"
-            if status in step.until and (seen is None or step.config in (None, seen.config)):
-                return
-            # What was just made or changed may be seen as it was before for a moment, so that is believed later.
-            stale = lost < _POLLS_LOST if seen is None else seen.status == "InService" and not seen.reason
-            if seen is None and not stale:
-                raise EndpointFailedError("it was removed meanwhile", target=step.endpoint, region=control.region)
-            if seen and seen.status in plans.SETTLED and "InService" in step.until and not stale:
-                raise failure(seen.reason, target=step.endpoint, region=control.region)
-        if clock.now() - began > WAIT_S:
-            raise DeployError(
-                f"still {last} after {WAIT_S / 60:.0f} minutes",
-                cure="Run the same command again to go on waiting.",
-                target=step.endpoint,
-                region=control.region,
-            )
-        clock.sleep(pause_s)
-        pause_s = min(_SLOWEST_POLL_S, pause_s * 1.5)
+            state = self.control.observe(name)
+            settled = all(endpoint.status in plans.SETTLED for endpoint in state.endpoints)
+            if not settled:
+                # AWS would delete nothing of it now.
+                cure = (
+                    f"Endpoint {name} is {state.endpoints[0].status} and will be billed: run the same command to go on"
+                )
+                cure += ", or `jina-sm teardown`."
+            elif steps := plans.rollback(self._made, state):
+                self.take(steps)
+            elif any(endpoint.status == "InService" and endpoint.ours for endpoint in state.endpoints):
+                cure = f"Endpoint {name} is in service all the same; run the same command to finish."
+        except JinaSMError as another:
+            cure = f"Rolling back failed too ({another.message}): `jina-sm teardown` removes what is left."
+        if cure and isinstance(error, JinaSMError):
+            error.cure = cure
+
+    def _tell(self, step: Step, status: str | None = None) -> None:
+        _log.info("%s: %s%s", self.control.region, step, f": {status}" if status else "")
+        if self._on_event:
+            try:
+                self._on_event(Event(self.control.region, step, status))
+            except Exception:  # whoever listens must not stop what is being built
+                _log.exception("the listener failed and is told nothing more")
+                self._on_event = None
+
+    def _wait(self, step: Wait) -> None:
+        began, pause_s, lost, last = self._clock.now(), _FIRST_POLL_S, 0, "unknown"
+        facts: dict[str, Any] = {"target": step.endpoint, "region": self.control.region}
+        while not self._stop.is_set():
+            try:
+                seen = self.control.seen(step.endpoint)
+            except DeployError:  # a poll that got lost says nothing about the endpoint
+                if (lost := lost + 1) >= _POLLS_LOST:
+                    raise
+            else:
+                status = seen.status if seen else None
+                if (status or "gone") != last:
+                    self._tell(step, status or "gone")
+                lost, last = 0 if status else lost + 1, status or "gone"
+                if status in step.until and (seen is None or step.config in (None, seen.config)):
+                    return
+                # What was just made or changed may be seen as it was before for a moment, so that is believed later.
+                stale = lost < _POLLS_LOST if seen is None else seen.status == "InService" and not seen.reason
+                if seen is None and not stale:
+                    raise EndpointFailedError("it was removed meanwhile", **facts)
+                if seen and seen.status in plans.SETTLED and "InService" in step.until and not stale:
+                    raise failure(seen.reason, **facts)
+            if self._clock.now() - began > WAIT_S:
+                cure = "Run the same command again to go on waiting."
+                raise DeployError(f"still {last} after {WAIT_S / 60:.0f} minutes", cure=cure, **facts)
+            self._clock.sleep(pause_s)
+            pause_s = min(_SLOWEST_POLL_S, pause_s * 1.5)
+        raise StoppedError
 
 
 def _raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what: str, several: bool = False) -> None:
@@ -365,4 +427,5 @@ def _raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], wha
         raise next(iter(failed.values()))
     if failed:
         named = "; ".join(f"{region}: {error}" for region, error in failed.items())
-        raise PartialError(f"{what}: {named}", done=tuple(done), failed=failed)
+        stands = f". Done in {', '.join(done)}" if done else ""
+        raise PartialError(f"{what}: {named}{stands}", done=tuple(done), failed=failed)

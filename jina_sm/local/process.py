@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from jina_sm.errors import InputError, JinaSMError, MissingExtraError
 from jina_sm.local import DEFAULT_PORT
+from jina_sm.transport.session import local_port
 
 if TYPE_CHECKING:
     from jina_sm.local.app import Stack
@@ -85,7 +86,7 @@ def start_detached(port: int = DEFAULT_PORT, ready_after_s: float = 2.0) -> int:
 
 def stop(port: int | None = None) -> bool:
     """Ends the stack on the port and waits until it has. False: none runs there."""
-    port = port or _port()
+    port = port or local_port()
     if not running(port):
         return False
     _asked(port, "POST", "/_jina/shutdown")
@@ -101,14 +102,14 @@ def stop(port: int | None = None) -> bool:
 
 def reset(port: int | None = None) -> None:
     """Forgets all that was made on the stack. Raises InputError where none runs."""
-    port = port or _port()
+    port = port or local_port()
     if not running(port) or _asked(port, "POST", "/_jina/reset") is None:
         raise InputError(f"no local stack runs on port {port}", cure="`jina-sm local up` starts one.")
 
 
 def running(port: int | None = None) -> bool:
     """Whether a local stack answers on the port."""
-    return "vectors" in (_asked(port or _port(), "GET", "/_jina/health", timeout_s=2.0) or {})
+    return "vectors" in (_asked(port or local_port(), "GET", "/_jina/health", timeout_s=2.0) or {})
 
 
 def environment(port: int = DEFAULT_PORT) -> dict[str, str]:
@@ -193,11 +194,6 @@ def _directory() -> Path:
     if path.is_symlink() or (hasattr(os, "getuid") and path.stat().st_uid != os.getuid()):
         raise JinaSMError(f"{path} belongs to someone else", cure="Set TMPDIR to a directory of your own.")
     return path
-
-
-def _port() -> int:
-    said = os.environ.get("JINA_SM_LOCAL_PORT", "")
-    return int(said) if said.isdigit() else DEFAULT_PORT
 
 
 def _asked(port: int, method: str, path: str, *, timeout_s: float = STOP_LIMIT_S) -> dict[str, Any] | None:

@@ -6,8 +6,10 @@ boto3 is imported when the first session is made.
 
 from __future__ import annotations
 
+import os
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +27,7 @@ UNKNOWN = frozenset(
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized"})
 _CURE = "Check `aws sts get-caller-identity`, or sign in again (`aws sso login`, `aws configure`)."
 
+LOCAL_PORT = 8471
 _making = threading.Lock()  # boto3 sessions are not thread-safe while they make a client
 
 
@@ -37,6 +40,16 @@ def session(profile: str | None = None) -> Any:
         return boto3.Session(profile_name=profile)
     except botocore.exceptions.ProfileNotFound as error:
         raise InputError(str(error), cure="`aws configure list-profiles` lists yours.") from None
+    except botocore.exceptions.BotoCoreError as error:
+        raise InputError(f"the AWS settings cannot be read: {_line(error)}") from None
+
+
+def local_port(environ: Mapping[str, str] = os.environ) -> int:
+    """The port of the local stack: JINA_SM_LOCAL_PORT, else 8471. Raises InputError for what is no port."""
+    said = environ.get("JINA_SM_LOCAL_PORT", str(LOCAL_PORT))
+    if not said.isdecimal() or not 0 < int(said) < 65536:
+        raise InputError(f"JINA_SM_LOCAL_PORT={said!r} is not a port")
+    return int(said)
 
 
 def local_session(region: str) -> Any:
@@ -53,7 +66,10 @@ def client(aws: Any, service: str, region: str, *, url: str | None = None, **set
 
     config = botocore.config.Config(**{"connect_timeout": 5, "retries": {"mode": "standard"}, **settings})
     with _making, translated(region=region):
-        return aws.client(service, region_name=region, endpoint_url=url, config=config)
+        try:
+            return aws.client(service, region_name=region, endpoint_url=url, config=config)
+        except ValueError as error:  # an endpoint that is no URL, a number that is none
+            raise InputError(f"the AWS settings do not work: {_line(error)}") from None
 
 
 @contextmanager
@@ -75,6 +91,8 @@ def translated(
         raise InputError(_line(error), cure="Name a region such as us-east-1.") from None
     except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
         raise unreachable(f"AWS could not be reached: {_line(error)}", target=target, region=region) from error
+    except boto.BotoCoreError as error:
+        raise InputError(f"the AWS settings or parameters do not work: {_line(error)}") from error
 
 
 def auth_error(code: str, message: str, *, region: str | None, target: str | None = None) -> JinaSMError | None:
@@ -90,4 +108,5 @@ def auth_error(code: str, message: str, *, region: str | None, target: str | Non
 
 
 def _line(error: object) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    """One line, and no password that somebody put into a URL."""
+    return re.sub(r"//[^/@\s]+@", "//***@", " ".join(str(error).split())).rstrip(".")

@@ -111,7 +111,7 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("deploy", V3, "-r", "us-east-1", "--instance-count", "0"), 2, "instance_count=0"),
     (("deploy", V3, "-r", "us-east-1", "--role-arn", "me"), 2, "role_arn='me'"),
     (("deploy", V3, "-r", "us-east-1", "--name", "a_b"), 2, "name='a_b'"),
-    (("deploy", V3, "-r", "us-east-1", "--package-arn", "arn:x"), 2, "not the ARN of a model package"),
+    (("deploy", V3, "-r", "us-east-1", "--package-arn", "arn:x"), 2, "neither the name nor the ARN"),
     (("deploy", V3, "-r", "us-east-1", "--profile", "nobody"), 2, "nobody"),
     (("deploy", "jina-embeddings-v4", "-r", "us-east-1"), 2, "--package-arn"),
     (("subscribe", "jina-reranker-v3"), 1, "listing of jina-reranker-v3 is not in the catalogue"),
@@ -122,12 +122,14 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("status", "-r", "mars"), 2, "no model packages in region 'mars'"),
     (("embed", "-r", "us-east-1"), 2, "nothing to read"),
     (("embed", "", "-r", "us-east-1"), 2, "texts[0] is empty"),
+    (("embed", "a", "-o", "/"), 2, "neither .npy"),
+    (("deploy", V3, "-r", "us-east-1", "--package-arn", "x y/z"), 2, "neither the name nor the ARN"),
     (("embed", "a", "-r", "us-east-1"), 1, "Endpoint jina-sm-embeddings-v3 of account 123456789012 not found"),
     (("embed", "a", "-r", "us-east-1", "--task", "search"), 2, "has no task 'search'"),
     (("embed", "a", "-r", "us-east-1", "--dimensions", "77"), 2, "cannot give 77 dimensions"),
     (("embed", "word " * 20_000, "-r", "us-east-1"), 2, "texts[0] has about"),
     (("embed", "a", "-o", "x.csv"), 2, "neither .npy nor .jsonl"),
-    (("embed", "a", "-o", "no/such/folder.npy"), 2, "no such folder"),
+    (("embed", "a", "-o", "no/such/folder.npy"), 2, "No such file or directory"),
     (("embed", "-i", "missing.txt"), 2, "missing.txt"),
     (("embed", "-i", "data.csv"), 2, "neither .jsonl nor .txt"),
     (("embed", "a", "-i", "b.txt"), 2, "take one of them"),
@@ -160,6 +162,69 @@ def test_a_line_that_does_not_fit_is_named_by_number(run: Run, tmp_path: Path) -
         code, _, err = run("embed", "-i", str(source), "-r", "us-east-1")
         assert code == 2
         assert named in err
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("name", "value", "words", "named"),
+    [
+        ("JINA_SM_LOCAL_PORT", "abc", ("local", "down"), "JINA_SM_LOCAL_PORT='abc' is not a port"),
+        ("JINA_SM_LOCAL_PORT", "99999", ("local", "up", "-d"), "JINA_SM_LOCAL_PORT='99999' is not a port"),
+        ("JINA_SM_ROLE_ARN", "me", ("deploy", V3, "-r", "us-east-1", "--shared-licence"), "JINA_SM_ROLE_ARN='me'"),
+        ("JINA_SM_CATALOG", "none.toml", ("models",), "none.toml"),
+        ("JINA_SM_REGIONS", "us-east-1 mars", ("embed", "a"), "'mars'"),
+        ("AWS_ENDPOINT_URL", "garbage", ("embed", "a", "-r", "us-east-1"), "the AWS settings do not work"),
+        ("AWS_PROFILE", "nobody", ("status",), "nobody"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: tuple[str, ...], named: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert named in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("deployed")
+def test_lines_end_at_line_feeds_and_a_byte_order_mark_is_no_text(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_bytes("\ufeffeins\u2028zwei\r\n\ndrei\x0cvier\n".encode())
+    code, out, _ = run("embed", "-i", str(source), "--dimensions", "32", "-r", "us-east-1")
+    assert (code, [json.loads(line)["text"] for line in out.split("\n") if line]) == (
+        0,
+        ["eins\u2028zwei", "drei\x0cvier"],
+    )
+
+
+@pytest.mark.usefixtures("deployed")
+def test_an_output_that_cannot_be_is_refused_before_anything_is_sent(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "dir.npy").mkdir()
+    for output in (tmp_path / "dir.npy", tmp_path / "none" / "x.npy"):
+        code, _, err = run("embed", "a", "-o", str(output), "-r", "us-east-1")
+        assert code == 2
+        assert f"--output '{output}'" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["dir.npy"]
+
+
+@pytest.mark.usefixtures("account")
+def test_what_a_row_brings_does_not_hide_the_result(run: Run, tmp_path: Path) -> None:
+    model = "jina-reranker-v2-base-multilingual"
+    assert run("subscribe", model, "--yes")[0] == run("deploy", model, "-r", "us-east-1", "--yes")[0] == 0
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "a", "index": 77, "id": 5}')
+    row = json.loads(run("rerank", "q", "-i", str(source), "--json", "-r", "us-east-1")[1])[0]
+    assert (row["index"], row["id"]) == (0, 5)
+
+
+@pytest.mark.usefixtures("account")
+def test_a_password_in_a_url_is_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:SECRETPW@127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    _, out, err = run("status", "-r", "us-east-1")
+    assert "could not be reached" in err
+    assert "SECRETPW" not in out + err
 
 
 @pytest.mark.usefixtures("account")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -98,8 +100,8 @@ def test_a_run_stopped_before_any_call_is_completed_by_the_next() -> None:
     run.subscribe(V3)
     spec = Spec(model=V3, regions=("us-east-1",))
 
-    class Stopped(Exception):
-        pass
+    class Stopped(BaseException):
+        """As a process that ends: nothing is caught, nothing rolled back."""
 
     for stop_before in ("create_model", "create_endpoint_config", "create_endpoint"):
 
@@ -142,6 +144,59 @@ def test_somebody_elses_endpoint_is_neither_changed_nor_removed(aws: Callable[..
         run.deploy(Spec(model=V3, regions=("us-east-1",)))
     run.teardown(model=V3, regions=["us-east-1"])
     assert sagemaker.describe_endpoint(EndpointName="jina-sm-embeddings-v3")["EndpointStatus"] == "InService"
+
+
+def test_an_endpoint_of_another_model_is_not_taken_over() -> None:
+    reranker = "jina-reranker-v2-base-multilingual"
+    for model in (V3, reranker):
+        run.subscribe(model)
+    run.deploy(Spec(model=V3, regions=("us-east-1",)))
+    with pytest.raises(errors.NameTakenError, match=f"serves {V3}, not {reranker}"):
+        run.deploy(Spec(model=reranker, regions=("us-east-1",), name="embeddings-v3"))
+
+
+def test_a_listener_that_fails_stops_nothing() -> None:
+    run.subscribe(V3)
+
+    def broken(event: run.Event) -> None:
+        raise BrokenPipeError
+
+    assert run.deploy(Spec(model=V3, regions=("us-east-1",)), on_event=broken)["us-east-1"].status == "InService"
+
+
+def test_an_account_that_shares_anothers_licence_leaves_the_last_word_to_aws() -> None:
+    plan = run.plan(Spec(model=V3, regions=("us-east-1",)), shared_licence=True)
+    assert plan.subscribed is None
+    with pytest.raises(errors.NotSubscribedError, match="Caller is not subscribed"):
+        run.deploy(plan)
+    assert counts(run.status(regions=["us-east-1"])) == {"us-east-1": (0, 0, 0)}
+
+
+def test_an_interrupted_run_makes_no_further_call(slow_account: Clock) -> None:
+    run.subscribe(V3)
+    polling, go_on = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        polling.set()
+        go_on.wait()
+
+    raise_in_main = threading.Thread(
+        target=lambda: (polling.wait(), signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
+    )
+    told: list[run.Event] = []
+    spec = Spec(model=V3, regions=("us-east-1",))
+    raise_in_main.start()
+    with pytest.raises(KeyboardInterrupt):
+        run.deploy(spec, on_event=told.append, clock=Clock(now=slow_account.now, sleep=sleep))
+    before = len(told)
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.daemon and thread.name.endswith("(at)"):
+            thread.join()
+    assert len(told) == before
+    assert [each.status for each in run.status(regions=["us-east-1"]).found["us-east-1"].state.endpoints] == [
+        "Creating"
+    ]
 
 
 def test_teardown_removes_one_model_and_leaves_the_other() -> None:
@@ -248,5 +303,5 @@ def test_a_stack_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_waiting_ends_and_says_how_to_go_on(slow_account: Clock) -> None:
     run.subscribe(V3)
     hasty = Clock(now=slow_account.now, sleep=lambda seconds: slow_account.sleep(seconds * 600), random=lambda: 0.5)
-    with pytest.raises(errors.DeployError, match=r"still Creating after 60 minutes.*same command again"):
+    with pytest.raises(errors.DeployError, match=r"still Creating after 60 minutes.*run the same command to go on"):
         run.deploy(Spec(model=V3, regions=("us-east-1",)), clock=hasty)

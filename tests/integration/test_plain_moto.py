@@ -91,7 +91,8 @@ def test_the_execution_role_is_found_by_convention(aws: Any) -> None:
     assert execution_role(aws, "us-east-1", {}).endswith(f"/service-role/{studio}")
     iam.create_role(RoleName="jina-sm-execution", AssumeRolePolicyDocument=TRUST)
     assert execution_role(aws, "us-east-1", {}).endswith("role/jina-sm-execution")
-    assert execution_role(aws, "us-east-1", {"JINA_SM_ROLE_ARN": "arn:given"}) == "arn:given"
+    given = "arn:aws:iam::123456789012:role/given"
+    assert execution_role(aws, "us-east-1", {"JINA_SM_ROLE_ARN": given}) == given
 
 
 def test_who_is_asking_is_told_by_sts(aws: Any) -> None:

@@ -71,7 +71,7 @@ def test_a_copy_in_ones_own_account_counts_in_its_region_only() -> None:
 
 
 def test_what_is_no_package_arn_is_refused() -> None:
-    with pytest.raises(InputError, match="not the ARN of a model package"):
+    with pytest.raises(InputError, match="neither the name nor the ARN"):
         catalog.load().with_package("jina-embeddings-v3", "arn:aws:s3:::bucket")
 
 
@@ -95,9 +95,16 @@ def test_a_file_adds_rows_and_overrides_fields(tmp_path: Path) -> None:
         ("[models.x]\nkind = 'embedding'", "lacks 'dialect'"),
         ("[models.x]\nkind = 'embeding'\ndialect = 'd'\nmax_tokens = 1", "is not one of"),
         ("[models.x]\nmax_tokens = 'many'", "max_tokens is a str, not a int"),
-        ("[modles.x]", r"unknown table \[modles\]"),
+        ("[modles.x]", "'modles' is unknown here"),
         ("models = 1\n[", "cannot be read"),
         ("[models]\nx = 1", "is not a table"),
+        ("models = 3", "'models' is unknown here"),
+        ("accounts = ['a']", "'accounts' is unknown here"),
+        ("[accounts]\nus-east-1 = 3", "not a string of 12 digits"),
+        ("[models.x]\nmax_tokens = -1", "max_tokens is 1 or more, not -1"),
+        ("[models.x]\nmatryoshka = ['a']", "'a' in matryoshka is not a int"),
+        ("[models.x]\narns = { us-east-1 = 'x' }", "'x' of us-east-1 is not the ARN"),
+        ("[models.'']\nmax_tokens = 1", "empty key"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named_with_its_fault(tmp_path: Path, text: str, named: str) -> None:

@@ -124,6 +124,44 @@ def test_a_rollback_removes_what_this_run_made_and_nothing_else() -> None:
     ]
 
 
+def test_what_serves_is_never_rolled_back() -> None:
+    made = [
+        Call("create_model", DESIRED.model_params),
+        Call("create_endpoint_config", DESIRED.config_params),
+        Call("update_endpoint", DESIRED.endpoint_params),
+    ]
+    serving = State(endpoints=(endpoint(),), configs=(CONFIG, f"{NAME}-old"), models=(MODEL,))
+    assert plan.rollback(made, serving) == []
+    assert plan.rollback([*made, Call("create_endpoint", DESIRED.endpoint_params)], serving) == []
+    mixed = dataclasses.replace(serving, endpoints=(endpoint("UpdateRollbackFailed", f"{NAME}-old"),))
+    assert plan.rollback(made, mixed) == []
+    rolled_back_by_aws = dataclasses.replace(serving, endpoints=(endpoint(config=f"{NAME}-old"),))
+    assert said(plan.rollback(made, rolled_back_by_aws)) == ["delete_endpoint_config", "delete_model"]
+
+
+def test_an_endpoint_of_another_model_is_not_taken_over() -> None:
+    other = {**TAGS, plan.MODEL_TAG: "jina-reranker-v2-base-multilingual"}
+    with pytest.raises(
+        errors.NameTakenError, match="serves jina-reranker-v2-base-multilingual, not jina-embeddings-v3"
+    ):
+        plan.deployment(DESIRED, State(endpoints=(endpoint(tags=other),)))
+
+
+def test_a_busy_endpoint_keeps_no_other_waiting() -> None:
+    busy = dataclasses.replace(endpoint("Updating"), name="jina-sm-a")
+    state = State(
+        endpoints=(busy, endpoint()), configs=("jina-sm-a-11111111", CONFIG), models=("jina-sm-b-22222222", MODEL)
+    )
+    first, second, third = state.by_endpoint()
+    assert (first.endpoints, first.configs, first.models) == ((endpoint_like(first),), (CONFIG,), (MODEL,))
+    assert (second.endpoints, second.models) == ((), ("jina-sm-b-22222222",))
+    assert (third.endpoints, third.configs) == ((busy,), ("jina-sm-a-11111111",))
+
+
+def endpoint_like(part: State) -> Endpoint:
+    return next(each for each in part.endpoints if each.name == NAME)
+
+
 def test_names_follow_from_parameters_and_from_nothing_else() -> None:
     assert dataclasses.replace(DESIRED, tags={"team": "a"}).config_params["EndpointConfigName"] == CONFIG
     assert dataclasses.replace(DESIRED, instance_type="ml.g5.2xlarge").config_params["EndpointConfigName"] != CONFIG
