@@ -67,9 +67,15 @@ class Model:
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Raises InputError unless the model can give vectors of that length (None: the full length)."""
-        if dimensions is None or (type(dimensions) is int and dimensions in (self.matryoshka or (self.dimensions,))):
+        if dimensions is None or (type(dimensions) is int and dimensions in self.matryoshka):
             return
-        known = ", ".join(str(number) for number in self.matryoshka or (self.dimensions,))
+        if not self.matryoshka:
+            always = f"always gives {self.dimensions}" if self.dimensions else "gives no vectors"
+            raise InputError(
+                f"{self.key} {always}, and dimensions={dimensions!r} was given",
+                cure="Leave it out.",
+            )
+        known = ", ".join(str(number) for number in self.matryoshka)
         raise InputError(f"{self.key} cannot give {dimensions!r} dimensions; it gives {known}")
 
 

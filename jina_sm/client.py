@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
 
-_BYTES_A_NUMBER = 12.6  # a v3 row of 1,024 numbers is 12.9 kB of JSON
+_BYTES_A_NUMBER = {"A": 12.6, "B": 20.6}  # a v3 row of 1,024 numbers is 12.9 kB of JSON, one of v5 21 kB
+_BYTES_A_CODED_NUMBER = 5.4
 _BYTES_A_ROW = 120
 
 
@@ -140,32 +141,37 @@ class Client:
         >>> client.embed(["a red bicycle"], task="retrieval.passage", dimensions=256).vectors.shape
         (1, 256)
 
-        ``task=None`` is the model's own default; ``dimensions=None`` its full length.
+        ``task=None`` is the model's own default; ``dimensions=None`` its full length. Vectors come as the model gives
+        them: those of v1, v2 and CLIP are not of unit length (``client.model.normalized``).
         """
-        self._check_kind("embed", "embedding")
+        self._check_kind("embed", "embedding", "clip")
         self.model.check_task(task)
         self.model.check_dimensions(dimensions)
+        speech = wire.dialect(self.model)
+        given = values.texts_of(texts, call="embed", name="texts")
         asked = EmbedRequest(
-            texts=values.texts_of(texts, call="embed", name="texts"),
+            items=given,
             task=task or self.model.default_task,
             dimensions=dimensions,
+            base64="base64" in speech.takes,
         )
         width = dimensions or self.model.dimensions
-        speech = wire.dialect(self.model)
+        number = _BYTES_A_CODED_NUMBER if asked.base64 else _BYTES_A_NUMBER[speech.generation]
+        answered = int((width or 0) * number) + _BYTES_A_ROW
 
         def part(items: Sequence[int]) -> EmbedRequest:
-            return replace(asked, texts=tuple(asked.texts[item] for item in items))
+            return replace(asked, items=tuple(given[item] for item in items))
 
         def decode(items: Sequence[int], body: bytes) -> Rows:
-            rows = speech.decode_response(part(items), body)
+            rows: Rows = speech.decode_response(part(items), body)
             if width is not None and rows.values.shape[1] != width:
                 raise ProtocolError(f"vectors of {rows.values.shape[1]} dimensions came, not of {width}")
             return rows
 
-        sizes = [self._size(text, "texts", index, width) for index, text in enumerate(asked.texts)]
-        batches = packing.batches(sizes, self._limits, _weight(speech.encode_request(replace(asked, texts=()))))
+        sizes = [self._size(text, "texts", index, answered) for index, text in enumerate(given)]
+        batches = packing.batches(sizes, self._limits, _weight(speech.encode_request(replace(asked, items=()))))
         call = self._run(_Job(lambda items: speech.encode_request(part(items)), decode), batches)
-        return Embeddings(_in_order(call, len(asked.texts)), _usage(call), self.model.key)
+        return Embeddings(_in_order(call, len(given)), _usage(call), self.model.key)
 
     def rerank(self, query: str, documents: Iterable[str], *, top_n: int | None = None) -> Ranking:
         """The documents by falling relevance to the query, the best ``top_n`` of them.
@@ -173,26 +179,28 @@ class Client:
         >>> client.rerank("pet food", ["tyres", "dog biscuits"], top_n=1)[0].document
         'dog biscuits'
 
-        Scores of one document don't depend on the others, so many documents travel in several requests.
+        Many documents travel in several requests. That changes no score, except a little with v3 and v3.5, which
+        weigh the documents of a request against each other.
         """
         self._check_kind("rerank", "reranker")
         values.check_text(query, "query")
         values.check_top_n(top_n)
-        asked = RerankRequest(query=query, documents=values.texts_of(documents, call="rerank", name="documents"))
+        given = values.texts_of(documents, call="rerank", name="documents")
+        asked = RerankRequest(query=query, documents=given)
         speech = wire.dialect(self.model)
 
         def part(items: Sequence[int]) -> RerankRequest:
-            return replace(asked, documents=tuple(asked.documents[item] for item in items))
+            return replace(asked, documents=tuple(given[item] for item in items))
 
-        sizes = [self._size(text, "documents", index, None, query) for index, text in enumerate(asked.documents)]
+        sizes = [self._size(text, "documents", index, None, query) for index, text in enumerate(given)]
         batches = packing.batches(sizes, self._limits, _weight(speech.encode_request(replace(asked, documents=()))))
         job = _Job(
             lambda items: speech.encode_request(part(items)),
             lambda items, body: speech.decode_response(part(items), body),
         )
         call = self._run(job, batches)
-        scores = _in_order(call, len(asked.documents))
-        return Ranking.of(scores, asked.documents, top_n=top_n, usage=_usage(call), model=self.model.key)
+        scores = _in_order(call, len(given))
+        return Ranking.of(scores, given, top_n=top_n, usage=_usage(call), model=self.model.key)
 
     def close(self) -> None:
         """Ends the client's threads and connections. Calls under way are finished first."""
@@ -212,12 +220,12 @@ class Client:
     ) -> None:
         self.close()
 
-    def _check_kind(self, call: str, kind: str) -> None:
-        if self.model.kind != kind:
-            article = "an" if kind[0] in "aeiou" else "a"
-            raise InputError(f"{call}() needs {article} {kind}, and {self.model.key} is a {self.model.kind} model")
+    def _check_kind(self, call: str, *kinds: str) -> None:
+        if self.model.kind not in kinds:
+            needed = " or ".join(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind in kinds)
+            raise InputError(f"{call}() needs {needed}, and {self.model.key} is a {self.model.kind} model")
 
-    def _size(self, text: str, name: str, index: int, width: int | None, query: str | None = None) -> packing.Size:
+    def _size(self, text: str, name: str, index: int, answered: int | None, query: str | None = None) -> packing.Size:
         beside = tokens.estimate(query) if query else 0
         if tokens.surely_more_than(self.model.max_tokens - beside, text):
             raise InputError(
@@ -230,8 +238,8 @@ class Client:
         if sent > self._limits.request_bytes:
             raise InputError(f"{name}[{index}] is larger than a request may be ({sent:,} bytes)", cure="Split it.")
         # A reranker echoes the document; an embedding's size is its numbers'.
-        answered = width * _BYTES_A_NUMBER + _BYTES_A_ROW if width else sent + 2 * _BYTES_A_ROW
-        return packing.Size(tokens=tokens.estimate(text) + beside, request_bytes=sent, response_bytes=int(answered))
+        comes = sent + 2 * _BYTES_A_ROW if answered is None else answered
+        return packing.Size(tokens=tokens.estimate(text) + beside, request_bytes=sent, response_bytes=comes)
 
     def _run(self, job: _Job, batches: Sequence[Sequence[int]]) -> Call[_Job]:
         """Hands a call to the machine and waits until it is over. Raises its error.

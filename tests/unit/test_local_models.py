@@ -12,8 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_sm import catalog
-from jina_sm.local.models import MAX_WAITING, ROUND_CHARACTERS, WIDTH, FullError, Rounds, fitted, relevance
-from jina_sm.values import Vectors
+from jina_sm.local.models import (
+    MAX_WAITING,
+    ROUND_CHARACTERS,
+    WIDTH,
+    FullError,
+    Rounds,
+    fitted,
+    markdown,
+    of_bytes,
+    relevance,
+    words,
+)
+from jina_sm.values import Media, Vectors
 
 KNOWN = catalog.load(environ={})
 V3 = KNOWN.model("jina-embeddings-v3")
@@ -73,6 +84,44 @@ def test_relevance_is_between_0_and_1_in_the_order_of_the_cosines(seed: int) -> 
     scores, cosines = relevance(rows), rows[1:] @ rows[0]
     assert ((scores > 0) & (scores < 1)).all()
     assert list(np.argsort(scores, kind="stable")) == list(np.argsort(cosines, kind="stable"))
+
+
+def test_bytes_have_a_unit_vector_of_their_own() -> None:
+    one, same, other = (of_bytes(Media("image", source)) for source in (b"a", b"a", b"b"))
+    np.testing.assert_array_equal(one, same)
+    assert (one.dtype, one.shape) == (np.float32, (WIDTH,))
+    assert abs(np.linalg.norm(one) - 1) < 1e-5
+    assert abs(one @ other) < 0.3
+
+
+@given(st.text())
+def test_a_text_has_at_least_one_word_and_none_with_a_space(text: str) -> None:
+    found = words(text)
+    assert found
+    assert found == [text] or not any(char.isspace() for word in found for char in word)
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<h1>A</h1><p>b <a href='u'>c</a></p>", "A\n=\n\nb [c](u)"),
+        ("<title>t</title><script>x()</script><style>b{}</style><p>a</p>", "a"),
+        ("<script>x()", ""),
+        ("<head><p>a</p>", "a"),
+        ("no HTML", "no HTML"),
+        ("https://example.com", "https://example.com"),
+        ("page.html", "page.html"),
+        ("", ""),
+    ],
+)
+def test_html_becomes_markdown(html: str, text: str) -> None:
+    assert markdown(html) == text
+
+
+@pytest.mark.parametrize("html", ["<![", "<b>" * 5000])
+def test_html_that_cannot_be_read_is_refused(html: str) -> None:
+    with pytest.raises(ValueError, match="HTML"):
+        markdown(html)
 
 
 def test_what_arrives_while_a_round_runs_shares_the_next() -> None:

@@ -1,7 +1,8 @@
-"""Both dialects, both directions: what one end writes, the other reads."""
+"""Every dialect, both directions: what one end writes, the other reads."""
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -13,101 +14,219 @@ from hypothesis.extra import numpy as hnp
 
 from jina_sm import catalog, wire
 from jina_sm.errors import InputError, ProtocolError
-from jina_sm.values import EmbedRequest, RerankRequest, Rows
-from jina_sm.wire import Unacceptable, embeddings_v3, reranker_v2
+from jina_sm.values import Completion, EmbedRequest, Media, MultiRows, ReadRequest, RerankRequest, Rows
+from jina_sm.wire import Unacceptable
+
+KNOWN = catalog.load(environ={})
+SPOKEN: dict[str, Any] = {model.dialect: wire.dialect(model) for model in KNOWN.models.values()}
+EMBEDDINGS = [name for name in SPOKEN if "reranker" not in name and "reader" not in name]
+RERANKERS = [name for name in SPOKEN if "reranker" in name]
+READERS = [name for name in SPOKEN if "reader" in name]
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
-embed_requests = st.builds(
-    EmbedRequest,
-    texts=st.lists(texts, min_size=1, max_size=5).map(tuple),
-    task=st.none() | texts,
-    dimensions=st.none() | st.integers(1, 64),
-    late_chunking=st.booleans(),
-)
-rerank_requests = st.builds(
-    RerankRequest,
-    query=texts,
-    documents=st.lists(texts, min_size=1, max_size=8).map(tuple),
-    top_n=st.none() | st.integers(1, 10),
-)
+sources = st.binary(min_size=1) | st.from_regex(r"https?://[!-~]+", fullmatch=True)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "task": st.none() | texts,
+    "dimensions": st.none() | st.integers(1, 64),
+    **dict.fromkeys(("late_chunking", "multivector", "normalized", "truncate", "base64"), st.booleans()),
+}
 
 
-@given(embed_requests)
-def test_an_embedding_request_survives_the_wire(request: EmbedRequest) -> None:
-    assert embeddings_v3.decode_request(embeddings_v3.encode_request(request)) == request
+def medium(kind: str) -> st.SearchStrategy[Media]:
+    return st.builds(Media, st.just(kind), sources)
 
 
-@given(rerank_requests)
-def test_a_rerank_request_survives_the_wire(request: RerankRequest) -> None:
-    assert reranker_v2.decode_request(reranker_v2.encode_request(request)) == request
+def asked_of(name: str) -> st.SearchStrategy[Any]:
+    """Requests that the dialect can carry."""
+    spoken = SPOKEN[name]
+    if name in READERS:
+        more = {"instruction": st.none() | texts, "schema": st.none() | st.just('{"type": "object"}')}
+        return st.builds(ReadRequest, html=texts, **(more if name == "reader-v2" else {}))
+    kinds = sorted(set(spoken.media.values()) - {"pdf"})
+    item = st.one_of(texts, *map(medium, kinds))
+    several = st.lists(item, min_size=1, max_size=6).map(tuple)
+    if name in RERANKERS:
+        return st.builds(RerankRequest, query=texts, documents=several, top_n=st.none() | st.integers(1, 8))
+    if "pdf" in spoken.media.values():
+        several |= st.tuples(medium("pdf"))
+    return st.builds(EmbedRequest, items=several, **{field: FIELDS[field] for field in spoken.takes})
 
 
-@given(st.data(), embed_requests, st.integers(0, 10_000))
-def test_vectors_survive_the_wire_bit_for_bit(data: st.DataObject, request: EmbedRequest, tokens: int) -> None:
-    shape = (len(request.texts), request.dimensions or 7)
-    rows = Rows(data.draw(hnp.arrays(np.float32, shape, elements=finite)), tokens)
-    back = embeddings_v3.decode_response(request, embeddings_v3.encode_response(request, rows))
+def one_of(names: list[str]) -> st.SearchStrategy[tuple[str, Any]]:
+    return st.sampled_from(names).flatmap(lambda name: asked_of(name).map(lambda asked: (name, asked)))
+
+
+def count(asked: Any) -> int:
+    return len(asked.items if isinstance(asked, EmbedRequest) else asked.documents)
+
+
+def paged(asked: EmbedRequest) -> bool:
+    return isinstance(asked.items[0], Media) and asked.items[0].kind == "pdf"
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+@given(st.data())
+def test_a_request_survives_the_wire(name: str, data: st.DataObject) -> None:
+    asked = data.draw(asked_of(name))
+    assert SPOKEN[name].decode_request(SPOKEN[name].encode_request(asked)) == asked
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+@given(st.data(), st.integers(0, 10_000))
+def test_vectors_survive_the_wire_bit_for_bit(name: str, data: st.DataObject, tokens: int) -> None:
+    asked = data.draw(asked_of(name))
+    rows = data.draw(st.integers(1, 3)) if paged(asked) else len(asked.items)
+    told: Rows | MultiRows
+    if name == "colbert" or asked.multivector:
+        lengths = data.draw(st.lists(st.integers(1, 4), min_size=rows, max_size=rows))
+        told = MultiRows(tuple(data.draw(hnp.arrays(np.float32, (n, 5), elements=finite)) for n in lengths), tokens)
+    else:
+        told = Rows(data.draw(hnp.arrays(np.float32, (rows, asked.dimensions or 7), elements=finite)), tokens)
+    back = SPOKEN[name].decode_response(asked, SPOKEN[name].encode_response(asked, told))
+    assert (type(back), back.tokens, len(back)) == (type(told), tokens, rows)
+    for vector, given_vector in zip(back.values, told.values, strict=True):
+        assert vector.dtype == np.float32
+        np.testing.assert_array_equal(vector, given_vector)
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+@given(st.data(), st.integers(0, 10_000))
+def test_scores_survive_the_wire_each_with_its_document(name: str, data: st.DataObject, tokens: int) -> None:
+    asked = data.draw(asked_of(name))
+    scores = data.draw(hnp.arrays(np.float32, count(asked), elements=finite))
+    back = SPOKEN[name].decode_response(asked, SPOKEN[name].encode_response(asked, Rows(scores, tokens)))
     assert back.tokens == tokens
-    assert back.values.dtype == np.float32
-    np.testing.assert_array_equal(back.values, rows.values)
-
-
-@given(st.data(), rerank_requests, st.integers(0, 10_000))
-def test_scores_survive_the_wire_each_with_its_document(
-    data: st.DataObject, request: RerankRequest, tokens: int
-) -> None:
-    scores = data.draw(hnp.arrays(np.float32, len(request.documents), elements=finite))
-    back = reranker_v2.decode_response(request, reranker_v2.encode_response(request, Rows(scores, tokens)))
-    assert back.tokens == tokens
-    best = np.argsort(-scores, kind="stable")[: request.top_n]
+    best = np.argsort(-scores, kind="stable")[: None if name == "reranker-m0" else asked.top_n]
     np.testing.assert_array_equal(back.values[best], scores[best])
     assert np.isneginf(np.delete(back.values, best)).all()
 
 
-@given(embed_requests | rerank_requests, st.binary() | st.recursive(
-    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["data", "embedding", "results", "index", "text"]), inner),
-).map(orjson.dumps))  # fmt: skip
-def test_a_decoder_gives_whole_rows_or_a_protocol_error(request: Any, body: bytes) -> None:
-    speech = embeddings_v3 if isinstance(request, EmbedRequest) else reranker_v2
+@pytest.mark.parametrize("name", READERS)
+@given(st.data(), texts, st.sampled_from(["stop", "length"]), st.integers(0, 99), st.integers(0, 99))
+def test_what_a_reader_wrote_survives_the_wire(
+    name: str, data: st.DataObject, text: str, reason: str, read: int, written: int
+) -> None:
+    asked = data.draw(asked_of(name))
+    told = Completion(text=text, finish_reason=reason, prompt_tokens=read, completion_tokens=written)
+    assert SPOKEN[name].decode_response(asked, SPOKEN[name].encode_response(asked, told)) == told
+
+
+def bodies(*keys: str) -> st.SearchStrategy[bytes]:
+    leaves = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False, allow_infinity=False)
+    words = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(["base64", "AACAPw==", "https://a/b"])
+    return st.binary() | st.recursive(
+        leaves | words, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(keys), inner)
+    ).map(orjson.dumps)
+
+
+ANSWER = (
+    "data",
+    "embedding",
+    "embeddings",
+    "results",
+    "index",
+    "relevance_score",
+    "usage",
+    "total_tokens",
+    "choices",
+    "text",
+)
+REQUEST = ("data", "text", "parameters", "query", "documents", "top_n", "task", "dimensions", "embedding_type", "image",
+           "url", "bytes", "pdf", "model", "prompt", "input_type", "normalized")  # fmt: skip
+
+
+@given(one_of(list(SPOKEN)), bodies(*ANSWER) | bodies("index", "embedding", "relevance_score", "text").map(
+    lambda row: b'{"data":[' + row + b"]}"))  # fmt: skip
+def test_a_decoder_gives_whole_rows_or_a_protocol_error(named: tuple[str, Any], body: bytes) -> None:
+    name, asked = named
     try:
-        rows = speech.decode_response(request, body)
+        told = SPOKEN[name].decode_response(asked, body)
     except ProtocolError:
         return
-    assert len(rows) == len(request.texts if isinstance(request, EmbedRequest) else request.documents)
+    if isinstance(told, Completion):
+        assert isinstance(told.text, str)
+    else:
+        assert len(told) == count(asked) or (isinstance(asked, EmbedRequest) and paged(asked) and len(told) > 0)
 
 
-@given(st.binary() | st.recursive(
-    st.none() | st.integers(-5, 5) | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["data", "text", "parameters", "query", "documents", "top_n", "task"]), inner),
-).map(orjson.dumps))  # fmt: skip
+@given(bodies(*REQUEST) | bodies(*REQUEST).map(lambda item: b'{"data":[' + item + b'],"model":"ReaderLM-v2"}'))
 def test_a_server_reads_a_request_or_says_what_is_unacceptable(body: bytes) -> None:
-    for speech in (embeddings_v3, reranker_v2):
+    for spoken in SPOKEN.values():
         try:
-            speech.decode_request(body)  # type: ignore[attr-defined]
+            asked = spoken.decode_request(body)
         except Unacceptable as refusal:
             assert refusal.detail[0]["loc"][0] == "body"
+        else:
+            assert spoken.decode_request(spoken.encode_request(asked)) == asked
 
 
-TWO = EmbedRequest(texts=("a", "b"), dimensions=2)
+TWO = EmbedRequest(items=("a", "b"), dimensions=2)
 
 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ([{"embedding": [1, 2]}], "1 vectors came for 2 texts"),
+        ([{"embedding": [1, 2]}], "1 vectors came for 2 items"),
         ([{"embedding": [1, 2]}, {"embedding": [1]}], "shape"),
         ([{"embedding": [1, 2, 3]}] * 2, "where 2 dimensions were asked"),
         ([{"embedding": [1, None]}] * 2, "not finite"),
         ([{"vector": [1, 2]}] * 2, "shape"),
+        ([{"index": 0, "embedding": [1, 2]}] * 2, r"indices \[0, 0\]"),
+        ([{"index": 0, "embedding": [1, 2]}, {"index": 2, "embedding": [1, 2]}], r"indices \[0, 2\]"),
+        ([{"index": 0, "embedding": [1, 2]}, {"index": True, "embedding": [1, 2]}], r"indices \[0, True\]"),
+        ([{"index": 0, "embedding": [1, 2]}, {"embedding": [1, 2]}], "shape"),
+        ([{"embedding": "AACAPw=="}] * 2, "where 2 dimensions were asked"),
+        ([{"embedding": "no base64"}] * 2, "shape"),
+        ([{"embedding": "AAA="}] * 2, "shape"),
     ],
 )
-def test_a_wrong_vector_is_never_handed_back(data: object, why: str) -> None:
+@pytest.mark.parametrize("name", ["embeddings-v3", "embeddings-v5"])
+def test_a_wrong_vector_is_never_handed_back(name: str, data: object, why: str) -> None:
     with pytest.raises(ProtocolError, match=why):
-        embeddings_v3.decode_response(TWO, orjson.dumps({"data": data}))
+        SPOKEN[name].decode_response(TWO, orjson.dumps({"data": data}))
 
 
+def test_a_pdf_has_a_row_a_page_and_at_least_one() -> None:
+    asked = EmbedRequest(items=(Media("pdf", b"%PDF"),))
+    rows = [{"index": place, "embedding": [place, 1]} for place in range(3)]
+    assert len(SPOKEN["embeddings-v5"].decode_response(asked, orjson.dumps({"data": rows}))) == 3
+    with pytest.raises(ProtocolError, match="0 vectors came"):
+        SPOKEN["embeddings-v5"].decode_response(asked, b'{"data": []}')
+
+
+def test_an_item_that_is_two_things_is_refused() -> None:
+    for name, key in (("clip-v2", "url"), ("embeddings-v5", "image")):
+        with pytest.raises(Unacceptable, match=f"only one of text, {key}"):
+            SPOKEN[name].decode_request(orjson.dumps({"data": [{"text": "a", key: "https://a/b"}]}))
+
+
+def test_rows_that_come_in_another_order_are_put_right() -> None:
+    rows = [{"index": 1, "embedding": [3, 4]}, {"index": 0, "embedding": [1, 2]}]
+    told = SPOKEN["embeddings-v4"].decode_response(TWO, orjson.dumps({"data": rows, "usage": {"total_tokens": 7}}))
+    assert (told.values.tolist(), told.tokens) == ([[1, 2], [3, 4]], 7)
+
+
+def test_base64_is_little_endian_float32() -> None:
+    row = base64.b64encode(np.array([1.5, -2], "<f4").tobytes()).decode()
+    told = SPOKEN["embeddings-v5"].decode_response(TWO, orjson.dumps({"data": [{"embedding": row}] * 2}))
+    assert told.values.tolist() == [[1.5, -2]] * 2
+
+
+@pytest.mark.parametrize("key", ["embedding", "embeddings"])
+def test_many_vectors_are_found_under_either_name(key: str) -> None:
+    asked = EmbedRequest(items=("a",), multivector=True)
+    body = orjson.dumps({"data": [{"index": 0, key: [[1, 2], [3, 4]]}]})
+    assert SPOKEN["embeddings-v4"].decode_response(asked, body).values[0].tolist() == [[1, 2], [3, 4]]
+    for wrong in ([1, 2], [], [[]], [[1, 2], [3]]):
+        with pytest.raises(ProtocolError, match="shape"):
+            SPOKEN["embeddings-v4"].decode_response(asked, orjson.dumps({"data": [{"embeddings": wrong}]}))
+
+
+ASKED = RerankRequest(query="q", documents=("a", "b"))
+
+
+@pytest.mark.parametrize("name", RERANKERS)
 @pytest.mark.parametrize(
     ("results", "why"),
     [
@@ -118,26 +237,105 @@ def test_a_wrong_vector_is_never_handed_back(data: object, why: str) -> None:
         ([{"relevance_score": 1}] * 2, "shape"),
     ],
 )
-def test_a_wrong_score_is_never_handed_back(results: object, why: str) -> None:
-    asked = RerankRequest(query="q", documents=("a", "b"))
-    with pytest.raises(ProtocolError, match=why):
-        reranker_v2.decode_response(asked, orjson.dumps({"data": [{"results": results}]}))
+def test_a_wrong_score_is_never_handed_back(name: str, results: object, why: str) -> None:
+    for answer in ({"data": [{"results": results}]}, {"results": results}, {"data": results}):
+        with pytest.raises(ProtocolError, match=why):
+            SPOKEN[name].decode_response(ASKED, orjson.dumps(answer))
 
 
-def test_a_single_object_is_a_request_for_one_text() -> None:
-    assert embeddings_v3.decode_request(b'{"data":{"text":"a"}}').texts == ("a",)
+def test_an_answer_of_reranker_v3_is_read_in_each_of_its_likely_shapes() -> None:
+    results = [{"index": 1, "relevance_score": 0.5}, {"index": 0, "relevance_score": -0.25}]
+    usage = {"total_tokens": 9}
+    for answer in (
+        {"results": results, "usage": usage, "object": "list"},
+        {"data": [{"results": results, "docs_usage": usage}]},
+        {"data": results, "usage": usage},
+    ):
+        told = SPOKEN["reranker-v3"].decode_response(ASKED, orjson.dumps(answer))
+        assert (told.values.tolist(), told.tokens) == ([-0.25, 0.5], 9)
+
+
+def test_m0_gives_every_document_back_whole_whatever_top_n() -> None:
+    image = Media("image", b"png")
+    asked = RerankRequest(query="q", documents=("a", image), top_n=1)
+    body = SPOKEN["reranker-m0"].encode_response(asked, Rows(np.array([0.25, 0.5], np.float32), 3))
+    (found,) = orjson.loads(body)["data"]
+    assert [each["document"] for each in found["results"]] == [
+        {"text": None, "url": None, "bytes": "cG5n", "image": None},
+        {"text": "a", "url": None, "bytes": None, "image": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "asked"),
+    [
+        ("embeddings-v3", {"data": {"text": "a"}}, EmbedRequest(items=("a",))),
+        ("embeddings-v5", {"data": ["a", {"text": "b"}]}, EmbedRequest(items=("a", "b"))),
+        ("embeddings-v4", {"data": {"pdf": "aGk="}}, EmbedRequest(items=(Media("pdf", b"hi"),))),
+        ("embeddings-v5", {"data": [{"image": "data:image/png;base64,aGk="}]}, EmbedRequest(items=(Media("image", b"hi"),))),
+        ("clip-v1", {"data": [{"url": "https://a/b.jpg"}]}, EmbedRequest(items=(Media("image", "https://a/b.jpg"),))),
+        ("clip-v2", {"data": [{"text": "a"}], "parameters": {"dimensions": "1024"}}, EmbedRequest(items=("a",), dimensions=1024)),
+        ("embeddings-v3", {"data": [{"text": "a"}], "parameters": {"dimensions": 256.0}}, EmbedRequest(items=("a",), dimensions=256)),
+        ("embeddings-v2", {"data": [{"text": "a"}], "parameters": {"task": "x"}}, EmbedRequest(items=("a",))),
+        ("colbert", {"data": [{"text": "a"}], "parameters": {"input_type": "query"}}, EmbedRequest(items=("a",), task="query")),
+        ("reranker-m0", {"data": {"query": "q", "documents": [{"image": "aGk="}]}}, RerankRequest(query="q", documents=(Media("image", b"hi"),))),
+        ("reader-v2", {"model": "ReaderLM-v2", "prompt": "<p>a</p>"}, ReadRequest(html="<p>a</p>")),
+    ],
+)  # fmt: skip
+def test_a_request_may_be_spelled_in_other_ways_too(name: str, body: object, asked: object) -> None:
+    assert SPOKEN[name].decode_request(orjson.dumps(body)) == asked
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "why"),
+    [
+        ("embeddings-v2", EmbedRequest(items=("a",), task="x"), "takes no task, and task='x' was given"),
+        ("embeddings-v3", EmbedRequest(items=("a",), base64=True), "takes no base64"),
+        ("embeddings-v3", EmbedRequest(items=(Media("image", b"x"),)), "takes no image; it takes text"),
+        ("clip-v1", EmbedRequest(items=(Media("pdf", b"x"),)), "takes no pdf; it takes text, image"),
+        ("embeddings-v4", EmbedRequest(items=("a", Media("pdf", b"x"))), "sent alone"),
+        ("reader", ReadRequest(html="a", schema="{}"), "neither an instruction nor a schema"),
+        ("reader-v2", ReadRequest(html="a", instruction="x\n```html"), "fence"),
+    ],
+)
+def test_what_a_dialect_cannot_say_is_refused_and_not_left_out(name: str, asked: object, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        SPOKEN[name].encode_request(asked)
+
+
+@pytest.mark.parametrize(
+    ("given_kind", "source", "why"),
+    [
+        ("picture", b"x", "not 'picture'"),
+        ("image", b"", "empty"),
+        ("image", "", "not an http"),
+        ("image", "s3://bucket/key", "not an http"),
+        ("image", "https://a/\ud800", "not an http"),
+    ],
+)
+def test_media_that_cannot_be_are_refused_when_they_are_made(given_kind: str, source: bytes | str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        Media(given_kind, source)
 
 
 def test_tokens_of_an_answer_without_usage_count_nothing() -> None:
-    assert embeddings_v3.decode_response(TWO, orjson.dumps({"data": [{"embedding": [1, 2]}] * 2})).tokens == 0
+    body = orjson.dumps({"data": [{"embedding": [1, 2]}] * 2})
+    assert [SPOKEN[name].decode_response(TWO, body).tokens for name in ("embeddings-v3", "embeddings-v4")] == [0, 0]
 
 
 def test_answers_of_the_first_generation_say_their_tokens_by_result() -> None:
     results = [{"index": 0, "relevance_score": 0.5, "usage": {"total_tokens": 4}}]
     body = orjson.dumps({"data": [{"query_usage": {"total_tokens": 3}, "results": results}]})
-    assert reranker_v2.decode_response(RerankRequest(query="q", documents=("a",)), body).tokens == 7
+    assert SPOKEN["reranker-v2"].decode_response(RerankRequest(query="q", documents=("a",)), body).tokens == 7
 
 
-def test_a_dialect_not_yet_spoken_is_named() -> None:
-    with pytest.raises(InputError, match="embeddings-v4"):
-        wire.dialect(catalog.load().model("jina-embeddings-v4"))
+def test_a_readers_answer_without_a_fence_is_taken_as_it_is() -> None:
+    body = orjson.dumps({"choices": [{"text": "# A", "finish_reason": "length"}]})
+    told = SPOKEN["reader-v2"].decode_response(ReadRequest(html="a"), body)
+    assert (told.text, told.finish_reason, told.completion_tokens) == ("# A", "length", 0)
+
+
+def test_a_dialect_not_spoken_is_named() -> None:
+    own = catalog.Model(key="mine", kind="embedding", dialect="klingon", max_tokens=1)
+    with pytest.raises(InputError, match="mine speaks the dialect 'klingon'"):
+        wire.dialect(own)

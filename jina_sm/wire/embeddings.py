@@ -1,0 +1,195 @@
+"""
+The dialects of the embedding models: texts and media in, vectors out.
+
+Containers of generation A (v2, v3, CLIP, ColBERT) answer with rows in the request's order, each with its usage, and
+echo the parameters; those of generation B (v4, v5, code) answer as OpenAI's API does, with an index a row and one
+usage. What else differs is said in DIALECTS. A decoder reads either.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from jina_sm.errors import InputError, ProtocolError
+from jina_sm.values import EmbedRequest, Media, MultiRows, Rows, Vectors
+from jina_sm.wire import Unacceptable, expect, items, parse, parse_request, whole
+
+_DEFAULTS = {each.name: each.default for each in dataclasses.fields(EmbedRequest) if each.name != "items"}
+_IMAGE = {"image": "image"}
+_PDF = {"pdf": "pdf"}
+_TASK = {"task": "task", "dimensions": "dimensions"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """One dialect. ``bare``: a text is a string, not an object; ``several``: an item always has many vectors."""
+
+    generation: str
+    takes: Mapping[str, str] = field(default_factory=dict)
+    media: Mapping[str, str] = field(default_factory=dict)
+    bare: bool = False
+    several: bool = False
+    usage: tuple[str, ...] = ("prompt_tokens", "total_tokens")
+    model: str = ""
+
+    def encode_request(self, request: EmbedRequest) -> bytes:
+        parameters = {}
+        for name, default in _DEFAULTS.items():
+            if (value := getattr(request, name)) != default:
+                if name not in self.takes:
+                    raise InputError(
+                        f"{self.model} takes no {name}, and {name}={value!r} was given", cure="Leave it out."
+                    )
+                parameters[self.takes[name]] = "base64" if name == "base64" else value
+        if len(request.items) > 1 and _paged(request):
+            raise InputError("a PDF is sent alone: it becomes a row a page")
+        data: Any = [
+            item if self.bare and isinstance(item, str) else items.encode(item, self.media) for item in request.items
+        ]
+        if _paged(request) and not self.bare:
+            (data,) = data  # v4 has seen a PDF as an object only, v5 in a list
+        return orjson.dumps({"data": data, "parameters": parameters} if self.takes else {"data": data})
+
+    def decode_request(self, body: bytes) -> EmbedRequest:
+        asked = parse_request(body)
+        data = asked.get("data")
+        data = expect([data] if isinstance(data, dict | str) else data, list, "data")
+        parameters = expect(asked.get("parameters") or {}, dict, "parameters")
+        request = EmbedRequest(
+            items=tuple(
+                item
+                if isinstance(item, str) and self.generation == "B"
+                else items.decode(item, self.media, "data", index)
+                for index, item in enumerate(data)
+            ),
+            **{
+                name: _READ[name](parameters[said], "parameters", said)
+                for name, said in self.takes.items()
+                if parameters.get(said) is not None
+            },
+        )
+        if len(data) > 1 and _paged(request):
+            raise Unacceptable("data", message="a PDF must be the only item")
+        return request
+
+    def encode_response(self, request: EmbedRequest, rows: Rows | MultiRows) -> bytes:
+        data: list[dict[str, Any]]
+        name = "embeddings" if isinstance(rows, MultiRows) else "embedding"
+        numbers = [
+            _coded(row) if request.base64 and row.ndim == 1 else np.ascontiguousarray(row) for row in rows.values
+        ]
+        answer: dict[str, Any]
+        if self.generation == "B":
+            data = [{"object": name, "index": index, name: row} for index, row in enumerate(numbers)]
+            usage = dict.fromkeys(self.usage, rows.tokens)
+            answer = {"object": "list", "model": self.model, "usage": usage, "data": data}
+        else:
+            # Tokens are said a row on the wire and summed by the client, so how they are shared out does not matter.
+            share, rest = divmod(rows.tokens, len(rows))
+            data = []
+            for index, (item, row) in enumerate(zip(request.items, numbers, strict=True)):
+                known = items.identity(index, item)
+                data.append({"id": known, name: row, "usage": {"id": known, "total_tokens": share + (index < rest)}})
+            answer = {"data": data, "parameters": {said: getattr(request, name) for name, said in self.takes.items()}}
+            if request.dimensions is not None:
+                answer["parameters"]["dimensions"] = float(request.dimensions)
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def decode_response(self, request: EmbedRequest, body: bytes) -> Rows | MultiRows:
+        answer = parse(body)
+        try:
+            data = _in_order(answer["data"])
+            usage = [answer["usage"]] if answer.get("usage") else [row.get("usage") or {} for row in data]
+            tokens = sum(int(each.get("total_tokens") or 0) for each in usage)
+            if self.several or request.multivector:
+                many = tuple(np.array(row.get("embeddings", row.get("embedding")), np.float32) for row in data)
+                _check(request, many, 2, None)
+                return MultiRows(many, tokens)
+            vectors = np.array([_numbers(row["embedding"]) for row in data], np.float32)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ProtocolError(f"the answer has not the shape of an embedding's: {error!r}") from None
+        _check(request, list(vectors), 1, request.dimensions)
+        return Rows(vectors, tokens)
+
+
+def _paged(request: EmbedRequest) -> bool:
+    return any(isinstance(item, Media) and item.kind == "pdf" for item in request.items)
+
+
+def _in_order(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows by index, where they have one. Raises ProtocolError for a place without a row, or with two."""
+    if not any("index" in row for row in data):
+        return data
+    places = [row["index"] for row in data]
+    if any(type(place) is not int for place in places) or sorted(places) != list(range(len(data))):
+        raise ProtocolError(f"rows came with the indices {str(places)[:80]}, which are not one for each item")
+    return sorted(data, key=lambda row: int(row["index"]))
+
+
+def _check(request: EmbedRequest, rows: Sequence[Vectors], depth: int, width: int | None) -> None:
+    """Raises ProtocolError unless there is a row an item (a PDF: a page), of like and finite vectors."""
+    if len(rows) != len(request.items) and not (_paged(request) and len(rows) > 1):
+        raise ProtocolError(f"{len(rows)} vectors came for {len(request.items)} items")
+    for row in rows:
+        if row.ndim != depth or not row.size or row.shape[-1] != (width or rows[0].shape[-1]):
+            raise ProtocolError(f"a vector of shape {row.shape} came where {width or 'like'} dimensions were asked")
+        if not np.isfinite(row).all():
+            raise ProtocolError("a vector is not finite")
+
+
+def _coded(row: Vectors) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()
+
+
+def _numbers(given: Any) -> Any:
+    """A vector as it stands in JSON: numbers, or little-endian float32 as base64."""
+    return np.frombuffer(base64.b64decode(given, validate=True), "<f4") if isinstance(given, str) else given
+
+
+def _coding(given: Any, *path: str | int) -> bool:
+    if given not in ("float", "base64"):
+        raise Unacceptable(*path, message="unexpected value; permitted: 'float', 'base64'", kind="value_error.const")
+    return bool(given == "base64")
+
+
+def _length(given: Any, *path: str | int) -> int:
+    # Jina's own example for CLIP v2 sends the number as a string.
+    return whole(int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given, *path)
+
+
+_READ: Mapping[str, Callable[..., Any]] = {
+    "task": lambda given, *path: expect(given, str, *path),
+    "dimensions": _length,
+    "base64": _coding,
+    **dict.fromkeys(
+        ("late_chunking", "multivector", "normalized", "truncate"), lambda given, *path: expect(given, bool, *path)
+    ),
+}
+
+DIALECTS: Mapping[str, Embeddings] = {
+    "embeddings-v2": Embeddings(generation="A"),
+    "embeddings-v3": Embeddings(generation="A", takes={**_TASK, "late_chunking": "late_chunking"}),
+    "embeddings-v4": Embeddings(
+        generation="B",
+        takes={**_TASK, "late_chunking": "late_chunking", "multivector": "return_multivector"},
+        media={**_IMAGE, **_PDF},
+        usage=("total_tokens",),
+    ),
+    "embeddings-v5": Embeddings(
+        generation="B",
+        takes={**_TASK, "normalized": "normalized", "truncate": "truncate", "base64": "embedding_type"},
+        media={**_IMAGE, "audio": "audio", "video": "video", **_PDF},
+        bare=True,
+    ),
+    "embeddings-code": Embeddings(generation="B", takes=_TASK, bare=True),
+    "clip-v1": Embeddings(generation="A", media={"url": "image", "bytes": "image"}),
+    "clip-v2": Embeddings(generation="A", takes=_TASK, media={"url": "image", "bytes": "image"}),
+    "colbert": Embeddings(generation="A", takes={"task": "input_type"}, several=True),
+}
