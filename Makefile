@@ -1,11 +1,12 @@
 # Two commands: `make demo` runs the main job on this machine, `make test` runs everything CI runs.
-# Both make a virtualenv and install what they need, once; after that they need no network.
+# `make third-party` runs other people's clients against the local stack, each in a virtualenv of its own.
+# All make virtualenvs and install what they need, once; after that they need no network.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check tests notebook benchmark-startup format clean
+.PHONY: demo test check tests notebook third-party benchmark-startup format clean
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -32,12 +33,15 @@ $(VENV)-peers/jina-sagemaker/.installed: | $(BIN)/python
 	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check jina-sagemaker==0.0.48
 	@touch "$@"
 
+third-party: $(VENV)/.local
+	$(BIN)/python tests/third_party/run.py
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf "$(VENV)" build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf "$(VENV)" .third-party build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jina_sm needs Python 3.11 or newer")'

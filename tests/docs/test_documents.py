@@ -70,6 +70,15 @@ def test_the_readmes_counts_are_the_catalogues() -> None:
     assert len(known.regions) == 16
 
 
+def test_the_readmes_clients_are_those_that_make_third_party_runs() -> None:
+    named = set(re.findall(r"^\| (\S+) \| (\d\S+) \|", README, re.MULTILINE))
+    pinned = [
+        re.match(r"(\S+)==(\S+)\n", requirements.read_text(encoding="utf-8"))
+        for requirements in (ROOT / "tests" / "third_party").glob("*.txt")
+    ]
+    assert named == {found.groups() for found in pinned if found}
+
+
 def test_the_passages_are_as_described() -> None:
     rows = [json.loads(line) for line in (ROOT / "demo" / "passages.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 450
