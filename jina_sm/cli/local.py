@@ -30,20 +30,43 @@ def local() -> None:
 @local.command()
 @_port_option
 @click.option("--ready-after", callback=_seconds, default="2s", show_default=True, help="How long an endpoint takes.")
+@click.option("--profile", type=click.Choice(["ml.g5.xlarge"]), help="Answer as slowly as this instance would.")
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="0.15: the profile, but 6.7 times faster.",
+)
+@click.option("--instances", type=click.IntRange(1), help="Of the profile. Default: as the endpoint's config says.")
+@click.option(
+    "--vectors",
+    type=click.Choice(["stand-in", "constant"]),
+    default="stand-in",
+    help="constant: a hash of each text, which needs no model.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Leave it running and come back.")
-def up(port: int | None, ready_after: float, detach: bool) -> None:
+def up(
+    port: int | None,
+    ready_after: float,
+    profile: str | None,
+    time_scale: float,
+    instances: int | None,
+    vectors: str,
+    detach: bool,
+) -> None:
     """Run the stack in the foreground until Ctrl-C, or --detach."""
     from jina_sm import local as stack
 
     number = _port(port)
+    speed = stack.Speed(profile=profile, time_scale=time_scale, instances=instances, vectors=vectors)
     if detach:
         if stack.running(number):
             show.say(f"already up on port {number}")
         else:
-            stack.start_detached(number, ready_after)
+            stack.start_detached(number, ready_after, speed=speed)
         _hint(number)
     else:
-        stack.serve(number, ready_after, lambda: _hint(number))
+        stack.serve(number, ready_after, lambda: _hint(number), speed=speed)
 
 
 @local.command()

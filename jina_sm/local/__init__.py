@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jina_sm.local.app import Stack as Stack
     from jina_sm.local.marketplace import listing_id as listing_id
+    from jina_sm.local.process import Speed as Speed
     from jina_sm.local.process import environment as environment
     from jina_sm.local.process import reset as reset
     from jina_sm.local.process import running as running
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022  in the order of use
     "environment",
     "reset",
     "stop",
+    "Speed",
     "Stack",
     "serving",
     "listing_id",

@@ -22,12 +22,18 @@ import orjson
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
 from jina_sm.local import container, marketplace, runtime, sagemaker
+from jina_sm.local.constant import Constant
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
+from jina_sm.local.pace import Paced, Paces
+from jina_sm.local.profile import Profile
 from jina_sm.local.protocol import Refusal, Reply, answer, refused, service
-from jina_sm.local.state import State
+from jina_sm.local.state import Deployment, State
 
 ROLE = "jina-sm-execution"
-VECTORS = "stand-in: Universal Sentence Encoder multilingual v3, not Jina's model"
+VECTORS: Mapping[str, str] = {
+    "stand-in": "stand-in: Universal Sentence Encoder multilingual v3, not Jina's model",
+    "constant": "constant: a hash of each text, without meaning",
+}
 _TRUST = """{"Version": "2012-10-17", "Statement": [
     {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"""
 _SCOPE = re.compile(r"Credential=([^/,]+)/\d+/(?:([a-z0-9-]+)/)?([a-z0-9-]+)/aws4_request")  # sigv4a has no region
@@ -50,7 +56,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class Stack:
     """One account on this machine. What moto keeps is the process's, so two stacks in one share that half.
 
-    ``ready_after_s`` is how long an endpoint takes to come into service, by the clock.
+    ``ready_after_s`` is how long an endpoint takes to come into service, by the clock. ``profile``: answers take as
+    long as a GPU's would, on ``instances`` or, by default, on as many as the endpoint's config says.
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class Stack:
         disabled_regions: frozenset[str] = frozenset(),
         catalog: catalogue.Catalog | None = None,
         model: Encoder | None = None,
+        profile: Profile | None = None,
+        instances: int | None = None,
     ) -> None:
         known = catalog or catalogue.load()
         self.state = State(account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s)
@@ -69,6 +78,7 @@ class Stack:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_shutdown: Callable[[], None] = lambda: None
         self._rounds = Rounds(model or UniversalSentenceEncoder())
+        self._paces = Paces(profile, instances) if profile else None
         self._moto: Future[Any] = Future()
         self._warming = ThreadPoolExecutor(1, "jina_sm warm-up")
 
@@ -101,7 +111,8 @@ class Stack:
     async def _own(self, method: str, path: str) -> Reply:
         match (method, path):
             case ("GET", "/_jina/health"):
-                said = {"status": "ok", "account": self.state.account, "vectors": VECTORS, "pid": os.getpid()}
+                vectors = VECTORS["constant" if isinstance(self._rounds.encoder, Constant) else "stand-in"]
+                said = {"status": "ok", "account": self.state.account, "vectors": vectors, "pid": os.getpid()}
                 return Reply(orjson.dumps(said))
             case ("POST", "/_jina/reset"):
                 await self.reset()
@@ -153,7 +164,7 @@ class Stack:
     ) -> Reply:
         state = self.state
         if operation == "InvokeEndpoint" and (match := _INVOCATION.fullmatch(path)):
-            return await runtime.invoke(state, state.region(region), match[1], headers, body, self._rounds)
+            return await runtime.invoke(state, state.region(region), match[1], headers, body, self._encoder)
         rooms: Mapping[str, object] = {
             "sagemaker": sagemaker.Hosting(state, state.region(region)),
             "marketplace-discovery": marketplace.Discovery(state),
@@ -161,6 +172,9 @@ class Stack:
             "pricing": marketplace.PriceList(state),
         }
         return answer(name, operation, body, rooms.get(name))
+
+    def _encoder(self, deployment: Deployment) -> Rounds:
+        return Paced(self._rounds, self._paces.of(deployment)) if self._paces else self._rounds
 
     def _warm(self) -> None:
         """Makes moto and, through its own wire, the role; then loads its slowest service before it is asked for."""

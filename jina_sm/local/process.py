@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +36,37 @@ STOP_LIMIT_S = 15.0
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def serve(port: int = DEFAULT_PORT, ready_after_s: float = 2.0, on_ready: Callable[[], None] | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How long answers take. ``profile`` names one of ``profile.PROFILES``; None: as long as this machine needs.
+
+    ``time_scale`` makes everything in it shorter or longer; ``instances=None``: as many as the endpoint's config says.
+    ``vectors="constant"`` are hashes, which need no encoder.
+    """
+
+    profile: str | None = None
+    time_scale: float = 1.0
+    instances: int | None = None
+    vectors: str = "stand-in"
+
+
+def serve(
+    port: int = DEFAULT_PORT,
+    ready_after_s: float = 2.0,
+    on_ready: Callable[[], None] | None = None,
+    *,
+    speed: Speed = Speed(),
+) -> None:
     """Runs the stack until SIGINT, SIGTERM or ``stop``. Raises InputError where the port is taken."""
     _check_extra()
     with _bound(port) as listening:
         from jina_sm.local.app import Stack
+        from jina_sm.local.constant import Constant
+        from jina_sm.local.profile import PROFILES
 
-        stack = Stack(ready_after_s=ready_after_s)
+        profile = replace(PROFILES[speed.profile], time_scale=speed.time_scale) if speed.profile else None
+        model = Constant() if speed.vectors == "constant" else None
+        stack = Stack(ready_after_s=ready_after_s, profile=profile, instances=speed.instances, model=model)
         stack.on_ready = on_ready or stack.on_ready
         server = _server(stack)
         note = _directory() / f"{port}.json"
@@ -56,12 +81,14 @@ def serve(port: int = DEFAULT_PORT, ready_after_s: float = 2.0, on_ready: Callab
             note.unlink(missing_ok=True)
 
 
-def start_detached(port: int = DEFAULT_PORT, ready_after_s: float = 2.0) -> int:
+def start_detached(port: int = DEFAULT_PORT, ready_after_s: float = 2.0, *, speed: Speed = Speed()) -> int:
     """Starts the stack in a process of its own; its pid, once it answers. Raises JinaSMError with its last word."""
     _check_extra()
     _bound(port).close()
     log = _directory() / f"{port}.log"
     command = ["local", "up", "--port", str(port), "--ready-after", f"{ready_after_s:.3f}s"]
+    for name, value in asdict(speed).items():
+        command += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     with log.open("wb") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "jina_sm", *command],

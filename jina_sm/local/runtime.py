@@ -5,7 +5,7 @@ SageMaker's runtime: a request to an endpoint, and what AWS makes of the contain
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -14,13 +14,18 @@ from jina_sm.local import container
 from jina_sm.local.container import BODY_LIMIT, Broken
 from jina_sm.local.models import Rounds
 from jina_sm.local.protocol import Reply
-from jina_sm.local.state import Endpoint, Region, State
+from jina_sm.local.state import Deployment, Endpoint, Region, State
 
 STAND_IN = {"x-jina-sm-stand-in": "true"}
 
 
 async def invoke(
-    state: State, region: Region, name: str, headers: Mapping[str, str], body: bytes, rounds: Rounds
+    state: State,
+    region: Region,
+    name: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    rounds: Callable[[Deployment], Rounds],
 ) -> Reply:
     """InvokeEndpoint; the first variant answers. A body over the limit may come cut: it is refused by its length."""
     if len(body) > BODY_LIMIT:
@@ -38,7 +43,7 @@ async def invoke(
         model = state.packaged(package, region.name) if package else None
         if model is None:
             raise Broken(500, "the local stack runs the catalogue's model packages, and this is none of them")
-        answer = await container.answer(model, headers.get("content-type", ""), body, rounds)
+        answer = await container.answer(model, headers.get("content-type", ""), body, rounds(endpoint.serving))
     except Broken as broken:
         return _model_error(region, endpoint, broken)
     told = {"x-Amzn-Invoked-Production-Variant": variant["VariantName"]}
@@ -48,7 +53,8 @@ async def invoke(
 
 
 def _model_error(region: Region, endpoint: Endpoint, broken: Broken) -> Reply:
-    detail = orjson.dumps({"detail": broken.detail}).decode()
+    # Status 0 is SageMaker's own: the container did not answer.
+    detail = orjson.dumps({"detail": broken.detail}).decode() if broken.status else broken.detail
     side = "client" if 400 <= broken.status < 500 else "server"
     group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
     console = f"https://{region.name}.console.aws.amazon.com/cloudwatch/home?region={region.name}"

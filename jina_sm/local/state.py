@@ -36,7 +36,7 @@ class Made:
     created: float = field(default_factory=wall)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Deployment:
     """What an endpoint runs: its config, and the package of each model, as they were when it was deployed.
 
