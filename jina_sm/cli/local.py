@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from typing import Any
 
 import click
 
@@ -99,6 +101,62 @@ def reset(port: int | None) -> None:
 
     stack.reset(_port(port))
     click.echo("the local stack is as new")
+
+
+@local.group()
+def fault() -> None:
+    """Make something go wrong on the stack, on request."""
+
+
+@fault.command(name="add")
+@click.argument("kind")
+@click.argument("operation", default="")
+@_port_option
+@click.option("--region", default="*", help="Only there; a pattern.")
+@click.option("--rate", type=click.FloatRange(0, 1), default=1.0, help="How often, from 0 to 1.")
+@click.option("--count", type=click.IntRange(1), help="So often at most. A pause: once.")
+@click.option("--nth", type=click.IntRange(1), default=1, help="From the nth such call on.")
+@click.option("--status", type=int, help="Of error and model-error. Default: 500.")
+@click.option("--seconds", type=float, help="How long a stall lasts, or an endpoint takes to fail.")
+@click.option("--reads", type=click.IntRange(1), default=1, help="How many reads do not see what is hidden.")
+@click.option("--reason", default="", help="Why an endpoint fails: capacity, quota, health, container, ... or words.")
+@click.option("--when", type=click.Choice(["before", "after"]), default="before", help="A pause: the call's effect.")
+def add(kind: str, operation: str, port: int | None, **facts: Any) -> None:
+    """KIND: throttle, error, model-error, stall, reset, truncate, reorder, drop, never-ready, failed, hidden, pause.
+
+    OPERATION is as AWS spells it and may be a pattern: InvokeEndpoint, Create*. Default: all that the fault fits.
+    """
+    from jina_sm import local as stack
+
+    click.echo(stack.fault(kind, operation, port=_port(port), **facts))
+
+
+@fault.command(name="list")
+@_port_option
+def listed(port: int | None) -> None:
+    """Each fault as JSON, how often it fired, and how many calls wait in it."""
+    from jina_sm import local as stack
+
+    for each in stack.list_faults(_port(port)):
+        click.echo(json.dumps(each))
+
+
+@fault.command()
+@_port_option
+def clear(port: int | None) -> None:
+    """Nothing goes wrong any more, and paused calls go on."""
+    from jina_sm import local as stack
+
+    stack.clear_faults(_port(port))
+
+
+@fault.command()
+@_port_option
+def release(port: int | None) -> None:
+    """Let paused calls go on."""
+    from jina_sm import local as stack
+
+    click.echo(f"released {stack.release(_port(port))}")
 
 
 def _port(given: int | None) -> int:

@@ -13,8 +13,9 @@ import asyncio
 import os
 import re
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -22,12 +23,14 @@ import orjson
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
 from jina_sm.local import container, marketplace, runtime, sagemaker
+from jina_sm.local.acting import GONE, Receive, Send, Stage, sent
 from jina_sm.local.constant import Constant
+from jina_sm.local.container import Broken
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
 from jina_sm.local.pace import Paced, Paces
 from jina_sm.local.profile import Profile
 from jina_sm.local.protocol import Refusal, Reply, answer, refused, service
-from jina_sm.local.state import Deployment, State
+from jina_sm.local.state import ORDINARY, Deployment, Fate, State
 
 ROLE = "jina-sm-execution"
 VECTORS: Mapping[str, str] = {
@@ -49,8 +52,20 @@ _TARGETS = {
     "AWSPriceListService": "pricing",
 }
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+# What a call makes, and whose name the call gives it.
+_MADE = {"CreateModel": "ModelName", "CreateEndpointConfig": "EndpointConfigName", "CreateEndpoint": "EndpointName"}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One request to a service of ours."""
+
+    service: str
+    operation: str
+    region: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Stack:
@@ -74,6 +89,7 @@ class Stack:
     ) -> None:
         known = catalog or catalogue.load()
         self.state = State(account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s)
+        self.stage = Stage()
         self.disabled_regions = disabled_regions
         self.on_ready: Callable[[], None] = lambda: None
         self.on_shutdown: Callable[[], None] = lambda: None
@@ -86,12 +102,13 @@ class Stack:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["path"].startswith("/_jina/"):
-            await _reply(send, await self._own(scope["method"], scope["path"]))
+            await sent(send, await self._own(scope["method"], scope["path"], await _body(receive)))
         else:
             await self._aws(scope, receive, send)
 
     async def reset(self) -> None:
-        """Forgets all that was made, here and in moto."""
+        """Forgets all that was made, here and in moto, and every fault."""
+        self.stage.clear()
         self.state.reset()
         await asyncio.get_running_loop().run_in_executor(self._warming, self._reset_moto)
 
@@ -108,7 +125,7 @@ class Stack:
         await asyncio.to_thread(self._rounds.stop)
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _own(self, method: str, path: str) -> Reply:
+    async def _own(self, method: str, path: str, body: bytes) -> Reply:
         match (method, path):
             case ("GET", "/_jina/health"):
                 vectors = VECTORS["constant" if isinstance(self._rounds.encoder, Constant) else "stand-in"]
@@ -119,7 +136,7 @@ class Stack:
             case ("POST", "/_jina/shutdown"):
                 self.on_shutdown()
             case _:
-                return Reply(b'{"message": "no such page"}', 404)
+                return self.stage.door(method, path, body)
         return Reply()
 
     async def _aws(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -137,10 +154,12 @@ class Stack:
             if not name and "json" not in headers.get("content-type", ""):  # IAM, STS and S3 speak XML
                 said = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
                 reply = Reply(f"{said}</ErrorResponse>".encode(), refusal.status, {"Content-Type": "text/xml"})
-            await _reply(send, reply)
+            await sent(send, reply)
         elif name:
-            body = await _body(receive)
-            await _reply(send, await self._answered(name, operation, region, scope["path"], headers, body))
+            call = _Call(name, operation, region, scope["path"], headers, await _body(receive))
+            reply = await self._struck(call, receive, send)
+            if reply is not GONE:
+                await sent(send, reply)
         else:
             account = (b"x-moto-account-id", self.state.account.encode())
             moto = await asyncio.wrap_future(self._moto)
@@ -159,19 +178,54 @@ class Stack:
             return Refusal("AccessDeniedException", f"{message} on resource: *")
         return None
 
-    async def _answered(
-        self, name: str, operation: str, region: str, path: str, headers: Mapping[str, str], body: bytes
-    ) -> Reply:
+    async def _struck(self, call: _Call, receive: Receive, send: Send) -> Reply:
+        """The answer to a call, through whatever faults it meets."""
+        firing = self.stage.faults.firing(call.operation, call.region)
+        match await self.stage.before(firing, receive, send):
+            case Refusal() as refusal:
+                return refused(call.service, refusal)
+            case Reply() as reply:
+                return reply
+        kinds = {tally.fault.kind: tally.fault for tally in firing}
+        if (broken := kinds.get("model-error")) and (match := _INVOCATION.fullmatch(call.path)):
+            detail = Broken(broken.status or 500, broken.reason or "the model failed, as it was asked to")
+            return runtime.model_error(self.state.region(call.region), match[1], detail)
+        if unready := kinds.get("never-ready"):
+            fate = Fate(lasts=unready.seconds or float("inf"))
+        elif failed := kinds.get("failed"):
+            fate = Fate(lasts=failed.seconds, failure=failed.why)
+        else:
+            fate = ORDINARY
+        reply = await self._answered(call, fate)
+        if reply.status == 200 and (hidden := kinds.get("hidden")):
+            self._hide(call, reply, hidden.reads)
+        return await self.stage.after(firing, reply, receive, send)
+
+    async def _answered(self, call: _Call, fate: Fate) -> Reply:
         state = self.state
-        if operation == "InvokeEndpoint" and (match := _INVOCATION.fullmatch(path)):
-            return await runtime.invoke(state, state.region(region), match[1], headers, body, self._encoder)
+        region = state.region(call.region)
+        if call.operation == "InvokeEndpoint" and (match := _INVOCATION.fullmatch(call.path)):
+            return await runtime.invoke(state, region, match[1], call.headers, call.body, self._encoder)
         rooms: Mapping[str, object] = {
-            "sagemaker": sagemaker.Hosting(state, state.region(region)),
+            "sagemaker": sagemaker.Hosting(state, region, fate),
             "marketplace-discovery": marketplace.Discovery(state),
             "marketplace-agreement": marketplace.Agreements(state),
             "pricing": marketplace.PriceList(state),
         }
-        return answer(name, operation, body, rooms.get(name))
+        with self.stage.visible.during(call.operation, call.body.decode(errors="replace")):
+            return answer(call.service, call.operation, call.body, rooms.get(call.service))
+
+    def _hide(self, call: _Call, reply: Reply, reads: int) -> None:
+        region = self.state.region(call.region)
+        homes: Mapping[str, Callable[[], dict[str, Any]]] = {
+            "CreateModel": lambda: region.models,
+            "CreateEndpointConfig": lambda: region.configs,
+            "CreateEndpoint": lambda: region.endpoints,
+            "AcceptAgreementRequest": lambda: self.state.agreements,
+        }
+        said = orjson.loads(call.body) | orjson.loads(reply.body)
+        name = said[_MADE.get(call.operation, "agreementId")]
+        self.stage.visible.hide(call.operation, name, homes[call.operation], reads)
 
     def _encoder(self, deployment: Deployment) -> Rounds:
         return Paced(self._rounds, self._paces.of(deployment)) if self._paces else self._rounds
@@ -235,10 +289,3 @@ async def _body(receive: Receive) -> bytes:
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
     return b"".join(parts)
-
-
-async def _reply(send: Send, reply: Reply) -> None:
-    headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-    headers.append((b"content-length", str(len(reply.body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,9 +128,34 @@ def stop(port: int | None = None) -> bool:
 
 def reset(port: int | None = None) -> None:
     """Forgets all that was made on the stack. Raises InputError where none runs."""
-    port = port or _port()
-    if not running(port) or _asked(port, "POST", "/_jina/reset") is None:
-        raise InputError(f"no local stack runs on port {port}", cure="`jina-sm local up` starts one.")
+    _told(port, "POST", "/_jina/reset")
+
+
+def fault(kind: str, operation: str = "", *, port: int | None = None, **facts: Any) -> int:
+    """Makes something go wrong from now on; the fault's number. ``facts`` are ``faults.Fault``'s. Raises InputError.
+
+    local.fault("throttle", "InvokeEndpoint", rate=0.1)
+    """
+    said = _told(port, "POST", "/_jina/faults", {"kind": kind, "operation": operation, **facts})
+    if "id" not in said:
+        raise InputError(said["message"])
+    return int(said["id"])
+
+
+def list_faults(port: int | None = None) -> list[dict[str, Any]]:
+    """Each fault, how many calls it has ``seen``, how often it ``fired``, and how many calls are ``waiting`` in it."""
+    found: list[dict[str, Any]] = _told(port, "GET", "/_jina/faults")["faults"]
+    return found
+
+
+def clear_faults(port: int | None = None) -> None:
+    """Nothing goes wrong any more; what waits goes on."""
+    _told(port, "DELETE", "/_jina/faults")
+
+
+def release(port: int | None = None) -> int:
+    """Lets paused calls go on; how many there were."""
+    return int(_told(port, "POST", "/_jina/release")["released"])
 
 
 def running(port: int | None = None) -> bool:
@@ -227,11 +252,22 @@ def _port() -> int:
     return int(said) if said.isdigit() else DEFAULT_PORT
 
 
-def _asked(port: int, method: str, path: str, *, timeout_s: float = STOP_LIMIT_S) -> dict[str, Any] | None:
+def _told(port: int | None, method: str, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the stack on the port says. Raises InputError where none runs."""
+    port = port or _port()
+    said = _asked(port, method, path, asked) if running(port) else None
+    if said is None:
+        raise InputError(f"no local stack runs on port {port}", cure="`jina-sm local up` starts one.")
+    return said
+
+
+def _asked(
+    port: int, method: str, path: str, asked: Mapping[str, Any] | None = None, *, timeout_s: float = STOP_LIMIT_S
+) -> dict[str, Any] | None:
     """What the stack on the port says; None where nothing answers, or something else does."""
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
     try:
-        connection.request(method, path)
+        connection.request(method, path, json.dumps(asked) if asked else None)
         said = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):
         return None

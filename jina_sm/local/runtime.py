@@ -14,7 +14,7 @@ from jina_sm.local import container
 from jina_sm.local.container import BODY_LIMIT, Broken
 from jina_sm.local.models import Rounds
 from jina_sm.local.protocol import Reply
-from jina_sm.local.state import Deployment, Endpoint, Region, State
+from jina_sm.local.state import Deployment, Region, State
 
 STAND_IN = {"x-jina-sm-stand-in": "true"}
 
@@ -45,18 +45,19 @@ async def invoke(
             raise Broken(500, "the local stack runs the catalogue's model packages, and this is none of them")
         answer = await container.answer(model, headers.get("content-type", ""), body, rounds(endpoint.serving))
     except Broken as broken:
-        return _model_error(region, endpoint, broken)
+        return model_error(region, name, broken)
     told = {"x-Amzn-Invoked-Production-Variant": variant["VariantName"]}
     if attributes := headers.get("x-amzn-sagemaker-custom-attributes"):
         told["X-Amzn-SageMaker-Custom-Attributes"] = attributes
     return Reply(answer, 200, {**_headers(), **STAND_IN, **told})
 
 
-def _model_error(region: Region, endpoint: Endpoint, broken: Broken) -> Reply:
+def model_error(region: Region, endpoint: str, broken: Broken) -> Reply:
+    """What SageMaker makes of a container's error."""
     # Status 0 is SageMaker's own: the container did not answer.
     detail = orjson.dumps({"detail": broken.detail}).decode() if broken.status else broken.detail
     side = "client" if 400 <= broken.status < 500 else "server"
-    group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
+    group = f"/aws/sagemaker/Endpoints/{endpoint}"
     console = f"https://{region.name}.console.aws.amazon.com/cloudwatch/home?region={region.name}"
     message = (
         f'Received {side} error ({broken.status}) from primary with message "{detail}". '

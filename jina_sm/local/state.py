@@ -48,9 +48,23 @@ class Deployment:
     packages: Mapping[str, str | None]
 
 
+@dataclass(frozen=True)
+class Fate:
+    """What is decreed for an endpoint that is being made or changed: how long it takes, and how it fails."""
+
+    lasts: float | None = None
+    failure: str = ""
+
+
+ORDINARY = Fate()
+
+
 @dataclass
 class Endpoint:
-    """An endpoint. ``doing`` is what is under way, ``since`` a time of the clock; ``failure`` is how Creating ends."""
+    """An endpoint. ``doing`` is what is under way, ``since`` a time of the clock; ``failure`` is how that ends.
+
+    An update that fails leaves the endpoint in service, as it was.
+    """
 
     name: str
     arn: str
@@ -66,11 +80,13 @@ class Endpoint:
 
     @property
     def status(self) -> str:
-        return self.doing or ("Failed" if self.failure else "InService")
+        return self.doing or ("InService" if self.serving else "Failed")
 
-    def begin(self, doing: str, *, now: float, lasts: float, coming: Deployment | None = None) -> None:
+    def begin(
+        self, doing: str, *, now: float, lasts: float, coming: Deployment | None = None, failure: str = ""
+    ) -> None:
         self.doing, self.since, self.lasts, self.modified = doing, now, lasts, wall()
-        self.coming = coming
+        self.coming, self.failure = coming, failure
 
     def settle(self, now: float) -> bool:
         """Takes in what has happened by now. False: it is gone."""
@@ -79,6 +95,8 @@ class Endpoint:
                 return False
             if not self.failure:
                 self.serving, self.coming = self.coming, None
+            elif self.serving:
+                self.coming = None
             self.doing = None
             self.modified = round(self.modified + self.lasts, 3)
         return True
