@@ -103,6 +103,27 @@ def reset(port: int | None) -> None:
     click.echo("the local stack is as new")
 
 
+@local.command()
+@click.argument("facts", nargs=-1, metavar="[NAME=VALUE]...")
+@_port_option
+def scenario(facts: tuple[str, ...], port: int | None) -> None:
+    """Print what sort of account the stack is, some of it changed: free_trial=true, payment=INVALID_PAYMENT_INSTRUMENT.
+
+    ml.g5.xlarge=8 is the quota of an instance type.
+    """
+    from jina_sm import local as stack
+
+    asked: dict[str, Any] = {}
+    for fact in facts:
+        name, _, said = fact.partition("=")
+        value = json.loads(said) if said in ("true", "false") or said.isdigit() else said
+        if name.startswith("ml."):
+            asked.setdefault("quotas", {})[name] = value
+        else:
+            asked[name] = value
+    click.echo(json.dumps(stack.change_scenario(_port(port), **asked), indent=2))
+
+
 @local.group()
 def fault() -> None:
     """Make something go wrong on the stack, on request."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jina_sm.local.app import Stack as Stack
     from jina_sm.local.marketplace import listing_id as listing_id
     from jina_sm.local.process import Speed as Speed
+    from jina_sm.local.process import change_scenario as change_scenario
     from jina_sm.local.process import clear_faults as clear_faults
     from jina_sm.local.process import environment as environment
     from jina_sm.local.process import fault as fault
@@ -42,6 +43,7 @@ __all__ = [  # noqa: RUF022  in the order of use
     "list_faults",
     "release",
     "clear_faults",
+    "change_scenario",
     "Speed",
     "Stack",
     "serving",

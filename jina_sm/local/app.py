@@ -22,7 +22,8 @@ import orjson
 
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
-from jina_sm.local import container, marketplace, runtime, sagemaker
+from jina_sm.errors import InputError
+from jina_sm.local import container, marketplace, quotas, runtime, sagemaker
 from jina_sm.local.acting import GONE, Receive, Send, Stage, sent
 from jina_sm.local.constant import Constant
 from jina_sm.local.container import Broken
@@ -30,6 +31,7 @@ from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
 from jina_sm.local.pace import Paced, Paces
 from jina_sm.local.profile import Profile
 from jina_sm.local.protocol import Refusal, Reply, answer, refused, service
+from jina_sm.local.scenario import Scenario
 from jina_sm.local.state import ORDINARY, Deployment, Fate, State
 
 ROLE = "jina-sm-execution"
@@ -50,6 +52,7 @@ _TARGETS = {
     "SageMaker": "sagemaker",
     "AWSMPCommerceService_v20200301": "marketplace-agreement",
     "AWSPriceListService": "pricing",
+    "ServiceQuotasV20190624": "service-quotas",
 }
 
 # What a call makes, and whose name the call gives it.
@@ -86,9 +89,12 @@ class Stack:
         model: Encoder | None = None,
         profile: Profile | None = None,
         instances: int | None = None,
+        scenario: Scenario | None = None,
     ) -> None:
         known = catalog or catalogue.load()
-        self.state = State(account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s)
+        self.state = State(
+            account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s, scenario=scenario
+        )
         self.stage = Stage()
         self.disabled_regions = disabled_regions
         self.on_ready: Callable[[], None] = lambda: None
@@ -135,6 +141,13 @@ class Stack:
                 await self.reset()
             case ("POST", "/_jina/shutdown"):
                 self.on_shutdown()
+            case ("GET", "/_jina/scenario"):
+                return Reply(orjson.dumps(self.state.scenario.told()))
+            case ("POST", "/_jina/scenario"):
+                try:
+                    self.state.scenario = self.state.scenario.changed(orjson.loads(body))
+                except (InputError, TypeError, ValueError) as error:
+                    return Reply(orjson.dumps({"message": str(error)}), 400)
             case _:
                 return self.stage.door(method, path, body)
         return Reply()
@@ -211,6 +224,7 @@ class Stack:
             "marketplace-discovery": marketplace.Discovery(state),
             "marketplace-agreement": marketplace.Agreements(state),
             "pricing": marketplace.PriceList(state),
+            "service-quotas": quotas.Quotas(state, region),
         }
         with self.stage.visible.during(call.operation, call.body.decode(errors="replace")):
             return answer(call.service, call.operation, call.body, rooms.get(call.service))

@@ -158,6 +158,14 @@ def release(port: int | None = None) -> int:
     return int(_told(port, "POST", "/_jina/release")["released"])
 
 
+def change_scenario(port: int | None = None, **facts: Any) -> dict[str, Any]:
+    """What sort of account the stack is, some of it changed: ``scenario.Scenario``'s fields. Raises InputError."""
+    said = _told(port, "POST", "/_jina/scenario", facts) if facts else {}
+    if "message" in said:
+        raise InputError(said["message"])
+    return _told(port, "GET", "/_jina/scenario")
+
+
 def running(port: int | None = None) -> bool:
     """Whether a local stack answers on the port."""
     return "vectors" in (_asked(port or _port(), "GET", "/_jina/health", timeout_s=2.0) or {})

@@ -2,7 +2,7 @@
 SageMaker's hosting: models, endpoint configs, endpoints and their tags.
 
 It refuses what AWS refuses, in AWS's words, because a tool is made or broken by what it does with those. Not here:
-quotas, IAM's view of the execution role, and whether an instance type suits the package.
+IAM's view of the execution role, and whether an instance type suits the package.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jina_sm.local import marketplace
+from jina_sm.local import marketplace, quotas
 from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page
 from jina_sm.local.state import ORDINARY, Deployment, Endpoint, Fate, Made, Region, State
 
@@ -83,6 +83,7 @@ class Hosting:
         region, name = self._region, asked["EndpointName"]
         made = self._new("endpoint", name, region.endpoints, asked)
         coming = self._deployment(asked["EndpointConfigName"])
+        quotas.check(self._state, region, coming.params["ProductionVariants"])
         endpoint = Endpoint(name, made.arn, made.tags, region.clock.now(), self._lasts, coming)
         endpoint.failure = self._fate.failure
         for arn in coming.packages.values():
@@ -129,6 +130,7 @@ class Hosting:
             raise invalid("Cannot update endpoint with the currently in use endpoint configuration.")
         # AWS reads the old config too, so an update fails once that has been deleted (terraform-provider-aws#40048).
         self._there("endpoint-config", region.configs, endpoint.serving.config)
+        quotas.check(self._state, region, coming.params["ProductionVariants"])
         fails = self._fate.failure
         endpoint.begin("Updating", now=region.clock.now(), lasts=self._lasts, coming=coming, failure=fails)
         return {"EndpointArn": endpoint.arn}

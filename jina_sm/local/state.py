@@ -15,6 +15,7 @@ from typing import Any
 from jina_sm.catalog import Catalog, Model
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
+from jina_sm.local.scenario import Scenario
 
 DELETED_AFTER_S = 5.0
 """The longest that a deletion takes; less where endpoints come up quickly."""
@@ -113,6 +114,7 @@ class Region:
         self.deleted_after_s = min(DELETED_AFTER_S, ready_after_s / 4)
         self.models: dict[str, Made] = {}
         self.configs: dict[str, Made] = {}
+        self.quota_requests: list[dict[str, Any]] = []
         self._endpoints: dict[str, Endpoint] = {}
 
     def arn(self, kind: str, name: str) -> str:
@@ -139,8 +141,11 @@ class Agreement:
 class State:
     """One AWS account, all regions of it."""
 
-    def __init__(self, *, account: str, catalog: Catalog, clock: Clock, ready_after_s: float) -> None:
+    def __init__(
+        self, *, account: str, catalog: Catalog, clock: Clock, ready_after_s: float, scenario: Scenario | None = None
+    ) -> None:
         self.account = account
+        self._scenario = scenario or Scenario()
         self.catalog = catalog
         self.clock = clock
         self.ready_after_s = ready_after_s
@@ -151,6 +156,7 @@ class State:
         self.agreements: dict[str, Agreement] = {}
         self.requests: dict[str, str] = {}  # of agreements: request id -> model key, "" once it is accepted
         self.client_tokens: dict[str, str] = {}
+        self.scenario = self._scenario
 
     def region(self, name: str) -> Region:
         if name not in self.regions:

@@ -242,3 +242,14 @@ def test_a_fault_is_added_listed_released_and_cleared(run: Run) -> None:
     assert run("local", "fault", "list")[1] == ""
     code, _, err = run("local", "fault", "add", "typo")
     assert (code, "there is no fault 'typo'" in err) == (2, True)
+
+
+@pytest.mark.usefixtures("account")
+def test_the_scenario_is_shown_and_changed(run: Run) -> None:
+    assert json.loads(run("local", "scenario")[1])["free_trial"] is False
+    code, said, _ = run("local", "scenario", "free_trial=true", "payment=INVALID_PAYMENT_INSTRUMENT", "ml.g5.xlarge=0")
+    changed = json.loads(said)
+    assert (code, changed["free_trial"], changed["quotas"]) == (0, True, {"ml.g5.xlarge": 0})
+    assert changed["payment"] == "INVALID_PAYMENT_INSTRUMENT"
+    code, _, err = run("local", "scenario", "weather=bad")
+    assert (code, "no 'weather'" in err) == (2, True)
