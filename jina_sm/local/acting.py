@@ -12,18 +12,14 @@ import dataclasses
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 
 from jina_sm.errors import InputError
 from jina_sm.local.faults import CODES, Faults, Tally, disordered, told
-from jina_sm.local.protocol import Refusal, Reply
+from jina_sm.local.protocol import Receive, Refusal, Reply, Send
 from jina_sm.local.visible import Visibility
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Stage:

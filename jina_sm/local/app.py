@@ -14,7 +14,6 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,23 +23,23 @@ from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
 from jina_sm.local import container, marketplace, quotas, runtime, sagemaker
-from jina_sm.local.acting import GONE, Receive, Send, Stage, sent
+from jina_sm.local.acting import GONE, Stage, sent
+from jina_sm.local.asynchronous import Asynchronous
+from jina_sm.local.behind import Behind
 from jina_sm.local.constant import Constant
 from jina_sm.local.container import Broken
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
 from jina_sm.local.pace import Paced, Paces
+from jina_sm.local.permissions import simulated
 from jina_sm.local.profile import Profile
-from jina_sm.local.protocol import Refusal, Reply, answer, refused, service
+from jina_sm.local.protocol import Receive, Refusal, Reply, Send, answer, refused, service
 from jina_sm.local.scenario import Scenario
-from jina_sm.local.state import ORDINARY, Deployment, Fate, State
+from jina_sm.local.state import ORDINARY, Endpoint, Fate, State
 
-ROLE = "jina-sm-execution"
 VECTORS: Mapping[str, str] = {
     "stand-in": "stand-in: Universal Sentence Encoder multilingual v3, not Jina's model",
     "constant": "constant: a hash of each text, without meaning",
 }
-_TRUST = """{"Version": "2012-10-17", "Statement": [
-    {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"""
 _SCOPE = re.compile(r"Credential=([^/,]+)/\d+/(?:([a-z0-9-]+)/)?([a-z0-9-]+)/aws4_request")  # sigv4a has no region
 _INVOCATION = re.compile(r"/endpoints/([^/]+)/([a-z-]+)")
 _INVOKES = {
@@ -61,8 +60,9 @@ _MADE = {"CreateModel": "ModelName", "CreateEndpointConfig": "EndpointConfigName
 
 @dataclass(frozen=True)
 class _Call:
-    """One request to a service of ours."""
+    """One request to a service of ours, in the name of an account."""
 
+    state: State
     service: str
     operation: str
     region: str
@@ -72,7 +72,9 @@ class _Call:
 
 
 class Stack:
-    """One account on this machine. What moto keeps is the process's, so two stacks in one share that half.
+    """AWS on this machine. What moto keeps is the process's, so two stacks in one share that half.
+
+    ``account`` is whose it is; an access key from AssumeRole of another account's role has that account's things.
 
     ``ready_after_s`` is how long an endpoint takes to come into service, by the clock. ``profile``: answers take as
     long as a GPU's would, on ``instances`` or, by default, on as many as the endpoint's config says.
@@ -95,14 +97,15 @@ class Stack:
         self.state = State(
             account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s, scenario=scenario
         )
+        self._states = {account: self.state}
         self.stage = Stage()
         self.disabled_regions = disabled_regions
         self.on_ready: Callable[[], None] = lambda: None
         self.on_shutdown: Callable[[], None] = lambda: None
         self._rounds = Rounds(model or UniversalSentenceEncoder())
         self._paces = Paces(profile, instances) if profile else None
-        self._moto: Future[Any] = Future()
-        self._warming = ThreadPoolExecutor(1, "jina_sm warm-up")
+        self._behind = Behind(account)
+        self._asynchronous = Asynchronous(self._behind)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -116,18 +119,18 @@ class Stack:
         """Forgets all that was made, here and in moto, and every fault."""
         self.stage.clear()
         self.state.reset()
-        await asyncio.get_running_loop().run_in_executor(self._warming, self._reset_moto)
+        self._states = {self.state.account: self.state}
+        await self._behind.reset()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._rounds.start()
-        self._warming.submit(self._warm)
+        self._behind.start()
         await send({"type": "lifespan.startup.complete"})
         self.on_ready()
         await receive()
-        self._warming.shutdown(cancel_futures=True)
-        if self._moto.done() and not self._moto.exception():
-            self._moto.result().executor.shutdown()
+        self._asynchronous.stop()
+        self._behind.stop()
         await asyncio.to_thread(self._rounds.stop)
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -145,7 +148,9 @@ class Stack:
                 return Reply(orjson.dumps(self.state.scenario.told()))
             case ("POST", "/_jina/scenario"):
                 try:
-                    self.state.scenario = self.state.scenario.changed(orjson.loads(body))
+                    changed = self.state.scenario.changed(orjson.loads(body))
+                    for state in self._states.values():
+                        state.scenario = changed
                 except (InputError, TypeError, ValueError) as error:
                     return Reply(orjson.dumps({"message": str(error)}), 400)
             case _:
@@ -169,14 +174,24 @@ class Stack:
                 reply = Reply(f"{said}</ErrorResponse>".encode(), refusal.status, {"Content-Type": "text/xml"})
             await sent(send, reply)
         elif name:
-            call = _Call(name, operation, region, scope["path"], headers, await _body(receive))
+            state = self._state(self._behind.account_of(key))
+            call = _Call(state, name, operation, region, scope["path"], headers, await _body(receive))
             reply = await self._struck(call, receive, send)
             if reply is not GONE:
                 await sent(send, reply)
         else:
-            account = (b"x-moto-account-id", self.state.account.encode())
-            moto = await asyncio.wrap_future(self._moto)
-            await moto({**scope, "headers": [*scope["headers"], account]}, receive, send)
+            if signed == "iam":
+                body = await _body(receive)
+                if simulation := simulated(body, denied=key == "DENIED"):
+                    await sent(send, simulation)
+                    return
+                receive = _again(body, receive)
+            await self._behind.serve(self._behind.account_of(key), scope, receive, send)
+
+    def _state(self, account: str) -> State:
+        if account not in self._states:
+            self._states[account] = self.state.of_another(account)
+        return self._states[account]
 
     def _refusal(self, key: str, region: str, name: str, operation: str) -> Refusal | None:
         if not key:
@@ -202,7 +217,7 @@ class Stack:
         kinds = {tally.fault.kind: tally.fault for tally in firing}
         if (broken := kinds.get("model-error")) and (match := _INVOCATION.fullmatch(call.path)):
             detail = Broken(broken.status or 500, broken.reason or "the model failed, as it was asked to")
-            return runtime.model_error(self.state.region(call.region), match[1], detail)
+            return runtime.model_error(call.state.region(call.region), match[1], detail)
         if unready := kinds.get("never-ready"):
             fate = Fate(lasts=unready.seconds or float("inf"))
         elif failed := kinds.get("failed"):
@@ -215,10 +230,20 @@ class Stack:
         return await self.stage.after(firing, reply, receive, send)
 
     async def _answered(self, call: _Call, fate: Fate) -> Reply:
-        state = self.state
+        state = call.state
         region = state.region(call.region)
-        if call.operation == "InvokeEndpoint" and (match := _INVOCATION.fullmatch(call.path)):
-            return await runtime.invoke(state, region, match[1], call.headers, call.body, self._encoder)
+        if match := _INVOCATION.fullmatch(call.path):
+            act = {
+                "InvokeEndpoint": runtime.invoke,
+                "InvokeEndpointWithResponseStream": runtime.stream,
+                "InvokeEndpointAsync": self._asynchronous.invoke,
+            }.get(call.operation)
+
+            async def asks(endpoint: Endpoint, content_type: str, body: bytes) -> bytes:
+                return await runtime.ask(state, region, endpoint, content_type, body, self._encoder(endpoint))
+
+            if act:
+                return await act(region, match[1], call.headers, call.body, asks)
         rooms: Mapping[str, object] = {
             "sagemaker": sagemaker.Hosting(state, region, fate),
             "marketplace-discovery": marketplace.Discovery(state),
@@ -230,54 +255,21 @@ class Stack:
             return answer(call.service, call.operation, call.body, rooms.get(call.service))
 
     def _hide(self, call: _Call, reply: Reply, reads: int) -> None:
-        region = self.state.region(call.region)
+        region = call.state.region(call.region)
         homes: Mapping[str, Callable[[], dict[str, Any]]] = {
             "CreateModel": lambda: region.models,
             "CreateEndpointConfig": lambda: region.configs,
             "CreateEndpoint": lambda: region.endpoints,
-            "AcceptAgreementRequest": lambda: self.state.agreements,
+            "AcceptAgreementRequest": lambda: call.state.agreements,
         }
         said = orjson.loads(call.body) | orjson.loads(reply.body)
         name = said[_MADE.get(call.operation, "agreementId")]
         self.stage.visible.hide(call.operation, name, homes[call.operation], reads)
 
-    def _encoder(self, deployment: Deployment) -> Rounds:
-        return Paced(self._rounds, self._paces.of(deployment)) if self._paces else self._rounds
-
-    def _warm(self) -> None:
-        """Makes moto and, through its own wire, the role; then loads its slowest service before it is asked for."""
-        try:
-            from a2wsgi import WSGIMiddleware
-            from moto.server import DomainDispatcherApplication, create_backend_app
-
-            self._inner = DomainDispatcherApplication(create_backend_app)
-            self._make_role()
-            self._moto.set_result(WSGIMiddleware(self._inner))
-            self._ask_moto("application-autoscaling", target="AnyScaleFrontendService.DescribeScalableTargets")
-        except BaseException as error:
-            if not self._moto.done():
-                self._moto.set_exception(error)
-            raise
-
-    def _reset_moto(self) -> None:
-        from moto.core.base_backend import BackendDict
-
-        BackendDict.reset()
-        self._make_role()
-
-    def _make_role(self) -> None:
-        self._ask_moto("iam", Action="CreateRole", Version="2010-05-08", RoleName=ROLE, AssumeRolePolicyDocument=_TRUST)
-
-    def _ask_moto(self, name: str, *, target: str = "", **form: str) -> None:
-        from werkzeug.test import Client
-
-        scope = f"AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/{name}/aws4_request"
-        headers = {"Authorization": scope, "x-moto-account-id": self.state.account}
-        if target:
-            body = {"ServiceNamespace": "sagemaker"}
-            Client(self._inner).post("/", json=body, headers={**headers, "X-Amz-Target": target})
-        else:
-            Client(self._inner).post("/", data=form, headers=headers)
+    def _encoder(self, endpoint: Endpoint) -> Rounds:
+        if self._paces is None or endpoint.serving is None:
+            return self._rounds
+        return Paced(self._rounds, self._paces.of(endpoint.serving))
 
 
 def _addressed(signed: str, target: str, path: str) -> tuple[str, str]:
@@ -303,3 +295,13 @@ async def _body(receive: Receive) -> bytes:
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """``receive``, with a body that has been read already."""
+    first = [{"type": "http.request", "body": body}]
+
+    async def received() -> dict[str, Any]:
+        return first.pop() if first else await receive()
+
+    return received

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from jina_sm import tokens
@@ -24,6 +25,10 @@ TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
     "each container in Amazon CloudWatch, resolve the issue, and try again."
 )
+
+
+ASYNC_LIMIT_S = 900.0
+"""How long an asynchronous invocation may take, unless it says."""
 
 
 class Pace:
@@ -73,7 +78,10 @@ class Paces:
             routing = variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM")
             instances = self._instances or variant.get("InitialInstanceCount", 1)
             chance = None if routing == "LEAST_OUTSTANDING_REQUESTS" else random.random
-            self._known[deployment] = Pace(Fleet(self._profile, instances=instances, random=chance))
+            profile = self._profile
+            if "AsyncInferenceConfig" in deployment.params:
+                profile = replace(profile, limit_s=ASYNC_LIMIT_S)
+            self._known[deployment] = Pace(Fleet(profile, instances=instances, random=chance))
         return self._known[deployment]
 
 

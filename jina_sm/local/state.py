@@ -151,6 +151,16 @@ class State:
         self.ready_after_s = ready_after_s
         self.reset()
 
+    def of_another(self, account: str) -> State:
+        """An account with nothing yet, in the same circumstances."""
+        return State(
+            account=account,
+            catalog=self.catalog,
+            clock=self.clock,
+            ready_after_s=self.ready_after_s,
+            scenario=self.scenario,
+        )
+
     def reset(self) -> None:
         self.regions: dict[str, Region] = {}
         self.agreements: dict[str, Agreement] = {}
