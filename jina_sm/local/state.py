@@ -134,8 +134,22 @@ class Agreement:
 
     agreement_id: str
     model: Model
+    offer_id: str
     accepted: float = field(default_factory=wall)
     status: str = "ACTIVE"
+
+
+@dataclass
+class Request:
+    """A request for an agreement. It is accepted once it has an ``agreement_id``."""
+
+    request_id: str
+    model: Model
+    offer_id: str
+    trial: bool
+    approving: bool = False
+    cancelled: bool = False
+    agreement_id: str = ""
 
 
 class State:
@@ -164,7 +178,8 @@ class State:
     def reset(self) -> None:
         self.regions: dict[str, Region] = {}
         self.agreements: dict[str, Agreement] = {}
-        self.requests: dict[str, str] = {}  # of agreements: request id -> model key, "" once it is accepted
+        self.requests: dict[str, Request] = {}
+        self.tried: set[str] = set()  # the models whose free trial is used
         self.client_tokens: dict[str, str] = {}
         self.scenario = self._scenario
 
@@ -187,8 +202,12 @@ class State:
                 continue
         return None
 
-    def subscribed(self, model: Model) -> Agreement | None:
-        """The active agreement for a model."""
+    def subscribed(self, model: Model) -> bool:
+        """Whether the account is entitled to a model."""
+        return self.agreement(model) is not None and not self.scenario.payment
+
+    def agreement(self, model: Model) -> Agreement | None:
+        """The active agreement for a model, whether it entitles or not."""
         for agreement in self.agreements.values():
             if agreement.model.key == model.key and agreement.status == "ACTIVE":
                 return agreement
