@@ -66,9 +66,9 @@ def up(
             show.say(f"already up on port {number}")
         else:
             stack.start_detached(number, ready_after, speed=speed)
-        _hint(number)
+        _hint(number, vectors)
     else:
-        stack.serve(number, ready_after, lambda: _hint(number), speed=speed)
+        stack.serve(number, ready_after, lambda: _hint(number, vectors), speed=speed)
 
 
 @local.command()
@@ -187,6 +187,7 @@ def _port(given: int | None) -> int:
     return given or (int(said) if said.isdigit() else DEFAULT_PORT)
 
 
-def _hint(port: int) -> None:
-    show.say(f"local stack on http://127.0.0.1:{port}. Vectors come from a small stand-in model, not from Jina's.")
+def _hint(port: int, vectors: str = "stand-in") -> None:
+    whence = "are hashes of their texts" if vectors == "constant" else "come from a small stand-in model"
+    show.say(f"local stack on http://127.0.0.1:{port}. Vectors {whence}, not Jina's.")
     show.say('Use it in this shell: eval "$(jina-sm local env)"')

@@ -52,6 +52,7 @@ _MEETS: Mapping[str, tuple[str, ...]] = {
     "pause": _MUTATING,
 }
 _ENDPOINTS = ("CreateEndpoint", "UpdateEndpoint")
+_ENDING = frozenset({"throttle", "error", "model-error", "reset"})  # the call comes no further
 
 CODES: Mapping[int, str] = {
     429: "ModelNotReadyException",
@@ -98,6 +99,8 @@ class Fault:
             raise InputError(f"there is no fault {self.kind!r}; there are {', '.join(KINDS)}")
         if not 0 <= self.rate <= 1 or self.nth < 1 or self.reads < 1 or (self.count is not None and self.count < 1):
             raise InputError("a rate is from 0 to 1; count, nth and reads are at least 1")
+        if self.status is not None and not 400 <= self.status <= 599:
+            raise InputError("a status is from 400 to 599")
         if self.kind == "stall" and not self.seconds:
             raise InputError("a stall needs its seconds")
         if self.when not in ("before", "after"):
@@ -160,7 +163,7 @@ class Faults:
         self.tallies.clear()
 
     def firing(self, operation: str, region: str) -> list[Tally]:
-        """Those that strike this call; it is counted."""
+        """Those that strike this call, up to one that ends it; it is counted."""
         struck = []
         for tally in self.tallies:
             if tally.fault.meets(operation, region):
@@ -170,6 +173,8 @@ class Faults:
                 if strikes(tally.fault, seen=tally.seen, fired=tally.fired, chance=chance):
                     tally.fired += 1
                     struck.append(tally)
+                    if tally.fault.kind in _ENDING:
+                        break
         return struck
 
 

@@ -222,7 +222,7 @@ class Agreements:
         summary = {
             "approvalType": "BUYER_AGREEMENT_APPROVAL",
             "agreementRequestId": request.request_id,
-            "agreementApprovalId": f"aa-{digest(request.model, request.request_id)}",
+            "agreementApprovalId": f"apr-{digest(request.model, request.request_id)}",
             "name": "The organisation approves",
             "status": self._status(request),
             "createdAt": now,

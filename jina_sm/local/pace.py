@@ -8,15 +8,15 @@ request to the least busy one if the config says so, else to any, as AWS does.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
-from jina_sm import tokens
 from jina_sm.local.container import Broken
-from jina_sm.local.models import Rounds
+from jina_sm.local.models import Encoder, Rounds
 from jina_sm.local.profile import Fleet, Profile
 from jina_sm.local.state import Deployment
 from jina_sm.values import Vectors
@@ -85,11 +85,22 @@ class Paces:
         return self._known[deployment]
 
 
+class _Counted:
+    """An encoder that counts each text of one request once: the container asks first, then the profile."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.embed = encoder.embed
+        self._count = functools.cache(encoder.tokens)
+
+    def tokens(self, text: str) -> int:
+        return self._count(text)
+
+
 class Paced(Rounds):
     """The encoder as one endpoint has it: each answer comes at its time."""
 
     def __init__(self, rounds: Rounds, pace: Pace) -> None:
-        self.encoder = rounds.encoder
+        self.encoder = _Counted(rounds.encoder)
         self._rounds = rounds
         self._pace = pace
 
@@ -98,7 +109,7 @@ class Paced(Rounds):
         return asyncio.run_coroutine_threadsafe(held, asyncio.get_running_loop())
 
     async def _held(self, texts: Sequence[str], vectors: Future[Vectors]) -> Vectors:
-        counted = await asyncio.to_thread(lambda: sum(map(tokens.estimate, texts)))
+        counted = await asyncio.to_thread(lambda: sum(map(self.encoder.tokens, texts)))
         if await self._pace.late(len(texts), counted):
             raise Broken(0, TIMED_OUT)
         return await asyncio.wrap_future(vectors)

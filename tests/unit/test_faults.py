@@ -39,6 +39,17 @@ def test_a_rate_is_kept_and_the_same_calls_meet_the_same_faults() -> None:
     assert fired(other, *calls) != struck
 
 
+def test_a_call_meets_no_more_after_what_ends_it() -> None:
+    faults = Faults()
+    for kind in ("stall", "throttle", "reset"):
+        faults.add({"kind": kind, "count": 1, "seconds": 1})
+    assert [[each.fault.kind for each in faults.firing("ListModels", "us-east-1")] for _ in range(3)] == [
+        ["stall", "throttle"],
+        ["reset"],
+        [],
+    ]
+
+
 def test_a_pause_is_for_the_nth_mutating_call_and_for_one() -> None:
     faults = Faults()
     faults.add({"kind": "pause", "nth": 2})
@@ -60,6 +71,8 @@ def test_an_endpoint_fails_when_it_is_made_or_changed_and_at_no_other_call() -> 
         ({"kind": "error", "rate": 2}, "from 0 to 1"),
         ({"kind": "error", "count": 0}, "at least 1"),
         ({"kind": "error", "often": 2}, "unexpected keyword argument 'often'"),
+        ({"kind": "error", "status": 200}, "from 400 to 599"),
+        ({"kind": "error", "status": "bad"}, "not supported between"),
         ({"kind": "stall"}, "needs its seconds"),
         ({"kind": "pause", "when": "soon"}, "before or after"),
     ],
