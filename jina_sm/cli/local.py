@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import click
 
@@ -29,20 +31,43 @@ def local() -> None:
 @local.command()
 @_port_option
 @click.option("--ready-after", callback=_seconds, default="2s", show_default=True, help="How long an endpoint takes.")
+@click.option("--profile", type=click.Choice(["ml.g5.xlarge"]), help="Answer as slowly as this instance would.")
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="0.15: the profile, but 6.7 times faster.",
+)
+@click.option("--instances", type=click.IntRange(1), help="Of the profile. Default: as the endpoint's config says.")
+@click.option(
+    "--vectors",
+    type=click.Choice(["stand-in", "constant"]),
+    default="stand-in",
+    help="constant: a hash of each text, which needs no model.",
+)
 @click.option("--detach", "-d", is_flag=True, help="Leave it running and come back.")
-def up(port: int | None, ready_after: float, detach: bool) -> None:
+def up(
+    port: int | None,
+    ready_after: float,
+    profile: str | None,
+    time_scale: float,
+    instances: int | None,
+    vectors: str,
+    detach: bool,
+) -> None:
     """Run the stack in the foreground until Ctrl-C, or --detach."""
     from jina_sm import local as stack
 
     number = _port(port)
+    speed = stack.Speed(profile=profile, time_scale=time_scale, instances=instances, vectors=vectors)
     if detach:
         if stack.running(number):
             show.say(f"already up on port {number}")
         else:
-            stack.start_detached(number, ready_after)
-        _hint(number)
+            stack.start_detached(number, ready_after, speed=speed)
+        _hint(number, vectors)
     else:
-        stack.serve(number, ready_after, lambda: _hint(number))
+        stack.serve(number, ready_after, lambda: _hint(number, vectors), speed=speed)
 
 
 @local.command()
@@ -77,12 +102,90 @@ def reset(port: int | None) -> None:
     click.echo("the local stack is as new")
 
 
+@local.command()
+@click.argument("facts", nargs=-1, metavar="[NAME=VALUE]...")
+@_port_option
+def scenario(facts: tuple[str, ...], port: int | None) -> None:
+    """Print what sort of account the stack is, some of it changed: free_trial=true, payment=INVALID_PAYMENT_INSTRUMENT.
+
+    ml.g5.xlarge=8 is the quota of an instance type.
+    """
+    from jina_sm import local as stack
+
+    asked: dict[str, Any] = {}
+    for fact in facts:
+        name, _, said = fact.partition("=")
+        value = json.loads(said) if said in ("true", "false") or said.isdigit() else said
+        if name.startswith("ml."):
+            asked.setdefault("quotas", {})[name] = value
+        else:
+            asked[name] = value
+    click.echo(json.dumps(stack.change_scenario(_port(port), **asked), indent=2))
+
+
+@local.group()
+def fault() -> None:
+    """Make something go wrong on the stack, on request."""
+
+
+@fault.command(name="add")
+@click.argument("kind")
+@click.argument("operation", default="")
+@_port_option
+@click.option("--region", default="*", help="Only there; a pattern.")
+@click.option("--rate", type=click.FloatRange(0, 1), default=1.0, help="How often, from 0 to 1.")
+@click.option("--count", type=click.IntRange(1), help="So often at most. A pause: once.")
+@click.option("--nth", type=click.IntRange(1), default=1, help="From the nth such call on.")
+@click.option("--status", type=int, help="Of error and model-error. Default: 500.")
+@click.option("--seconds", type=float, help="How long a stall lasts, or an endpoint takes to fail.")
+@click.option("--reads", type=click.IntRange(1), default=1, help="How many reads do not see what is hidden.")
+@click.option("--reason", default="", help="Why an endpoint fails: capacity, quota, health, container, ... or words.")
+@click.option("--when", type=click.Choice(["before", "after"]), default="before", help="A pause: the call's effect.")
+def add(kind: str, operation: str, port: int | None, **facts: Any) -> None:
+    """KIND: throttle, error, model-error, stall, reset, truncate, reorder, drop, never-ready, failed, hidden, pause.
+
+    OPERATION is as AWS spells it and may be a pattern: InvokeEndpoint, Create*. Default: all that the fault fits.
+    """
+    from jina_sm import local as stack
+
+    click.echo(stack.fault(kind, operation, port=_port(port), **facts))
+
+
+@fault.command(name="list")
+@_port_option
+def listed(port: int | None) -> None:
+    """Each fault as JSON, how often it fired, and how many calls wait in it."""
+    from jina_sm import local as stack
+
+    for each in stack.list_faults(_port(port)):
+        click.echo(json.dumps(each))
+
+
+@fault.command()
+@_port_option
+def clear(port: int | None) -> None:
+    """Nothing goes wrong any more, and paused calls go on."""
+    from jina_sm import local as stack
+
+    stack.clear_faults(_port(port))
+
+
+@fault.command()
+@_port_option
+def release(port: int | None) -> None:
+    """Let paused calls go on."""
+    from jina_sm import local as stack
+
+    click.echo(f"released {stack.release(_port(port))}")
+
+
 def _port(given: int | None) -> int:
     from jina_sm.transport.session import local_port
 
     return given or local_port()
 
 
-def _hint(port: int) -> None:
-    show.say(f"local stack on http://127.0.0.1:{port}. Vectors come from a small stand-in model, not from Jina's.")
+def _hint(port: int, vectors: str = "stand-in") -> None:
+    whence = "are hashes of their texts" if vectors == "constant" else "come from a small stand-in model"
+    show.say(f"local stack on http://127.0.0.1:{port}. Vectors {whence}, not Jina's.")
     show.say('Use it in this shell: eval "$(jina-sm local env)"')

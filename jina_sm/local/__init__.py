@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jina_sm.local.app import Stack as Stack
     from jina_sm.local.marketplace import listing_id as listing_id
+    from jina_sm.local.process import Speed as Speed
+    from jina_sm.local.process import change_scenario as change_scenario
+    from jina_sm.local.process import clear_faults as clear_faults
     from jina_sm.local.process import environment as environment
+    from jina_sm.local.process import fault as fault
+    from jina_sm.local.process import list_faults as list_faults
+    from jina_sm.local.process import release as release
     from jina_sm.local.process import reset as reset
     from jina_sm.local.process import running as running
     from jina_sm.local.process import serve as serve
@@ -33,6 +39,12 @@ __all__ = [  # noqa: RUF022  in the order of use
     "environment",
     "reset",
     "stop",
+    "fault",
+    "list_faults",
+    "release",
+    "clear_faults",
+    "change_scenario",
+    "Speed",
     "Stack",
     "serving",
     "listing_id",

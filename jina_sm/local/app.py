@@ -13,23 +13,33 @@ import asyncio
 import os
 import re
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
-from jina_sm.local import container, marketplace, runtime, sagemaker
+from jina_sm.errors import InputError
+from jina_sm.local import container, marketplace, quotas, runtime, sagemaker
+from jina_sm.local.acting import GONE, Stage, sent
+from jina_sm.local.asynchronous import Asynchronous
+from jina_sm.local.behind import Behind
+from jina_sm.local.constant import Constant
+from jina_sm.local.container import Broken
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
-from jina_sm.local.protocol import Refusal, Reply, answer, refused, service
-from jina_sm.local.state import State
+from jina_sm.local.pace import Paced, Paces
+from jina_sm.local.permissions import simulated
+from jina_sm.local.profile import Profile
+from jina_sm.local.protocol import Receive, Refusal, Reply, Send, answer, refused, service
+from jina_sm.local.scenario import Scenario
+from jina_sm.local.state import ORDINARY, Endpoint, Fate, State
 
-ROLE = "jina-sm-execution"
-VECTORS = "stand-in: Universal Sentence Encoder multilingual v3, not Jina's model"
-_TRUST = """{"Version": "2012-10-17", "Statement": [
-    {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"""
+VECTORS: Mapping[str, str] = {
+    "stand-in": "stand-in: Universal Sentence Encoder multilingual v3, not Jina's model",
+    "constant": "constant: a hash of each text, without meaning",
+}
 _SCOPE = re.compile(r"Credential=([^/,]+)/\d+/(?:([a-z0-9-]+)/)?([a-z0-9-]+)/aws4_request")  # sigv4a has no region
 _INVOCATION = re.compile(r"/endpoints/([^/]+)/([a-z-]+)")
 _INVOKES = {
@@ -41,16 +51,33 @@ _TARGETS = {
     "SageMaker": "sagemaker",
     "AWSMPCommerceService_v20200301": "marketplace-agreement",
     "AWSPriceListService": "pricing",
+    "ServiceQuotasV20190624": "service-quotas",
 }
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+# What a call makes, and whose name the call gives it.
+_MADE = {"CreateModel": "ModelName", "CreateEndpointConfig": "EndpointConfigName", "CreateEndpoint": "EndpointName"}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One request to a service of ours, in the name of an account."""
+
+    state: State
+    service: str
+    operation: str
+    region: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Stack:
-    """One account on this machine. What moto keeps is the process's, so two stacks in one share that half.
+    """AWS on this machine. What moto keeps is the process's, so two stacks in one share that half.
 
-    ``ready_after_s`` is how long an endpoint takes to come into service, by the clock.
+    ``account`` is whose it is; an access key from AssumeRole of another account's role has that account's things.
+
+    ``ready_after_s`` is how long an endpoint takes to come into service, by the clock. ``profile``: answers take as
+    long as a GPU's would, on ``instances`` or, by default, on as many as the endpoint's config says.
     """
 
     def __init__(
@@ -62,53 +89,72 @@ class Stack:
         disabled_regions: frozenset[str] = frozenset(),
         catalog: catalogue.Catalog | None = None,
         model: Encoder | None = None,
+        profile: Profile | None = None,
+        instances: int | None = None,
+        scenario: Scenario | None = None,
     ) -> None:
         known = catalog or catalogue.load()
-        self.state = State(account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s)
+        self.state = State(
+            account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s, scenario=scenario
+        )
+        self._states = {account: self.state}
+        self.stage = Stage()
         self.disabled_regions = disabled_regions
         self.on_ready: Callable[[], None] = lambda: None
         self.on_shutdown: Callable[[], None] = lambda: None
         self._rounds = Rounds(model or UniversalSentenceEncoder())
-        self._moto: Future[Any] = Future()
-        self._warming = ThreadPoolExecutor(1, "jina_sm warm-up")
+        self._paces = Paces(profile, instances) if profile else None
+        self._behind = Behind(account)
+        self._asynchronous = Asynchronous(self._behind)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["path"].startswith("/_jina/"):
-            await _reply(send, await self._own(scope["method"], scope["path"]))
+            await sent(send, await self._own(scope["method"], scope["path"], await _body(receive)))
         else:
             await self._aws(scope, receive, send)
 
     async def reset(self) -> None:
-        """Forgets all that was made, here and in moto."""
+        """Forgets all that was made, here and in moto, and every fault."""
+        self.stage.clear()
         self.state.reset()
-        await asyncio.get_running_loop().run_in_executor(self._warming, self._reset_moto)
+        self._states = {self.state.account: self.state}
+        await self._behind.reset()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         self._rounds.start()
-        self._warming.submit(self._warm)
+        self._behind.start()
         await send({"type": "lifespan.startup.complete"})
         self.on_ready()
         await receive()
-        self._warming.shutdown(cancel_futures=True)
-        if self._moto.done() and not self._moto.exception():
-            self._moto.result().executor.shutdown()
+        self._asynchronous.stop()
+        self._behind.stop()
         await asyncio.to_thread(self._rounds.stop)
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _own(self, method: str, path: str) -> Reply:
+    async def _own(self, method: str, path: str, body: bytes) -> Reply:
         match (method, path):
             case ("GET", "/_jina/health"):
-                said = {"status": "ok", "account": self.state.account, "vectors": VECTORS, "pid": os.getpid()}
+                vectors = VECTORS["constant" if isinstance(self._rounds.encoder, Constant) else "stand-in"]
+                said = {"status": "ok", "account": self.state.account, "vectors": vectors, "pid": os.getpid()}
                 return Reply(orjson.dumps(said))
             case ("POST", "/_jina/reset"):
                 await self.reset()
             case ("POST", "/_jina/shutdown"):
                 self.on_shutdown()
+            case ("GET", "/_jina/scenario"):
+                return Reply(orjson.dumps(self.state.scenario.told()))
+            case ("POST", "/_jina/scenario"):
+                try:
+                    changed = self.state.scenario.changed(orjson.loads(body))
+                    for state in self._states.values():
+                        state.scenario = changed
+                except (InputError, TypeError, ValueError) as error:
+                    return Reply(orjson.dumps({"message": str(error)}), 400)
             case _:
-                return Reply(b'{"message": "no such page"}', 404)
+                return self.stage.door(method, path, body)
         return Reply()
 
     async def _aws(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -126,14 +172,26 @@ class Stack:
             if not name and "json" not in headers.get("content-type", ""):  # IAM, STS and S3 speak XML
                 said = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
                 reply = Reply(f"{said}</ErrorResponse>".encode(), refusal.status, {"Content-Type": "text/xml"})
-            await _reply(send, reply)
+            await sent(send, reply)
         elif name:
-            body = await _body(receive)
-            await _reply(send, await self._answered(name, operation, region, scope["path"], headers, body))
+            state = self._state(self._behind.account_of(key))
+            call = _Call(state, name, operation, region, scope["path"], headers, await _body(receive))
+            reply = await self._struck(call, receive, send)
+            if reply is not GONE:
+                await sent(send, reply)
         else:
-            account = (b"x-moto-account-id", self.state.account.encode())
-            moto = await asyncio.wrap_future(self._moto)
-            await moto({**scope, "headers": [*scope["headers"], account]}, receive, send)
+            if signed == "iam":
+                body = await _body(receive)
+                if simulation := simulated(body, denied=key == "DENIED"):
+                    await sent(send, simulation)
+                    return
+                receive = _again(body, receive)
+            await self._behind.serve(self._behind.account_of(key), scope, receive, send)
+
+    def _state(self, account: str) -> State:
+        if account not in self._states:
+            self._states[account] = self.state.of_another(account)
+        return self._states[account]
 
     def _refusal(self, key: str, region: str, name: str, operation: str) -> Refusal | None:
         if not key:
@@ -148,54 +206,70 @@ class Stack:
             return Refusal("AccessDeniedException", f"{message} on resource: *")
         return None
 
-    async def _answered(
-        self, name: str, operation: str, region: str, path: str, headers: Mapping[str, str], body: bytes
-    ) -> Reply:
-        state = self.state
-        if operation == "InvokeEndpoint" and (match := _INVOCATION.fullmatch(path)):
-            return await runtime.invoke(state, state.region(region), match[1], headers, body, self._rounds)
+    async def _struck(self, call: _Call, receive: Receive, send: Send) -> Reply:
+        """The answer to a call, through whatever faults it meets."""
+        firing = self.stage.faults.firing(call.operation, call.region)
+        match await self.stage.before(firing, receive, send):
+            case Refusal() as refusal:
+                return refused(call.service, refusal)
+            case Reply() as reply:
+                return reply
+        kinds = {tally.fault.kind: tally.fault for tally in firing}
+        if (broken := kinds.get("model-error")) and (match := _INVOCATION.fullmatch(call.path)):
+            detail = Broken(broken.status or 500, broken.reason or "the model failed, as it was asked to")
+            return runtime.model_error(call.state.region(call.region), match[1], detail)
+        if unready := kinds.get("never-ready"):
+            fate = Fate(lasts=unready.seconds or float("inf"))
+        elif failed := kinds.get("failed"):
+            fate = Fate(lasts=failed.seconds, failure=failed.why)
+        else:
+            fate = ORDINARY
+        reply = await self._answered(call, fate)
+        if reply.status == 200 and (hidden := kinds.get("hidden")):
+            self._hide(call, reply, hidden.reads)
+        return await self.stage.after(firing, reply, receive, send)
+
+    async def _answered(self, call: _Call, fate: Fate) -> Reply:
+        state = call.state
+        region = state.region(call.region)
+        if match := _INVOCATION.fullmatch(call.path):
+            act = {
+                "InvokeEndpoint": runtime.invoke,
+                "InvokeEndpointWithResponseStream": runtime.stream,
+                "InvokeEndpointAsync": self._asynchronous.invoke,
+            }.get(call.operation)
+
+            async def asks(endpoint: Endpoint, content_type: str, body: bytes) -> bytes:
+                return await runtime.ask(state, region, endpoint, content_type, body, self._encoder(endpoint))
+
+            if act:
+                return await act(region, match[1], call.headers, call.body, asks)
         rooms: Mapping[str, object] = {
-            "sagemaker": sagemaker.Hosting(state, state.region(region)),
+            "sagemaker": sagemaker.Hosting(state, region, fate),
             "marketplace-discovery": marketplace.Discovery(state),
             "marketplace-agreement": marketplace.Agreements(state),
             "pricing": marketplace.PriceList(state),
+            "service-quotas": quotas.Quotas(state, region),
         }
-        return answer(name, operation, body, rooms.get(name))
+        with self.stage.visible.during(call.operation, call.body.decode(errors="replace")):
+            return answer(call.service, call.operation, call.body, rooms.get(call.service))
 
-    def _warm(self) -> None:
-        """Makes moto and, through its own wire, the role; then loads its slowest service before it is asked for."""
-        try:
-            from a2wsgi import WSGIMiddleware
-            from moto.server import DomainDispatcherApplication, create_backend_app
+    def _hide(self, call: _Call, reply: Reply, reads: int) -> None:
+        region = call.state.region(call.region)
+        homes: Mapping[str, Callable[[], dict[str, Any]]] = {
+            "CreateModel": lambda: region.models,
+            "CreateEndpointConfig": lambda: region.configs,
+            "CreateEndpoint": lambda: region.endpoints,
+            "AcceptAgreementRequest": lambda: call.state.agreements,
+        }
+        said = orjson.loads(call.body) | orjson.loads(reply.body)
+        name = said[_MADE.get(call.operation, "agreementId")]
+        self.stage.visible.hide(call.operation, name, homes[call.operation], reads)
 
-            self._inner = DomainDispatcherApplication(create_backend_app)
-            self._make_role()
-            self._moto.set_result(WSGIMiddleware(self._inner))
-            self._ask_moto("application-autoscaling", target="AnyScaleFrontendService.DescribeScalableTargets")
-        except BaseException as error:
-            if not self._moto.done():
-                self._moto.set_exception(error)
-            raise
-
-    def _reset_moto(self) -> None:
-        from moto.core.base_backend import BackendDict
-
-        BackendDict.reset()
-        self._make_role()
-
-    def _make_role(self) -> None:
-        self._ask_moto("iam", Action="CreateRole", Version="2010-05-08", RoleName=ROLE, AssumeRolePolicyDocument=_TRUST)
-
-    def _ask_moto(self, name: str, *, target: str = "", **form: str) -> None:
-        from werkzeug.test import Client
-
-        scope = f"AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/{name}/aws4_request"
-        headers = {"Authorization": scope, "x-moto-account-id": self.state.account}
-        if target:
-            body = {"ServiceNamespace": "sagemaker"}
-            Client(self._inner).post("/", json=body, headers={**headers, "X-Amz-Target": target})
-        else:
-            Client(self._inner).post("/", data=form, headers=headers)
+    def _encoder(self, endpoint: Endpoint) -> Rounds:
+        if self._paces is None or endpoint.serving is None:
+            return self._rounds
+        return Paced(self._rounds, self._paces.of(endpoint.serving))
 
 
 def _addressed(signed: str, target: str, path: str) -> tuple[str, str]:
@@ -223,8 +297,11 @@ async def _body(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-async def _reply(send: Send, reply: Reply) -> None:
-    headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-    headers.append((b"content-length", str(len(reply.body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+def _again(body: bytes, receive: Receive) -> Receive:
+    """``receive``, with a body that has been read already."""
+    first = [{"type": "http.request", "body": body}]
+
+    async def received() -> dict[str, Any]:
+        return first.pop() if first else await receive()
+
+    return received

@@ -39,12 +39,12 @@ _STATUS: Mapping[str, Mapping[str, int]] = {
 
 
 class Broken(Exception):
-    """What the container answers instead of vectors."""
+    """What the container answers instead of vectors. Status 0 is SageMaker's own word: it did not answer."""
 
-    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
+    def __init__(self, status: int, body: Mapping[str, Any] | str) -> None:
         super().__init__(status, body)
         self.status = status
-        self.body = body
+        self.body = {"detail": body} if status and isinstance(body, str) else body
 
 
 class _Refusal(Exception):

@@ -2,12 +2,12 @@
 AWS Marketplace as a buyer sees it, for the whole account: listings, offers, agreements; and AWS's price list.
 
 There is one listing, one product and one public offer for each model with a package. Every id follows from the
-model's key, so that two stacks agree. An agreement entitles at once.
+model's key, so that two stacks agree. An agreement entitles at once, unless the scenario has it otherwise: then there
+are other offers, a free trial, an approval to wait for, or a payment that fails.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,38 +15,27 @@ from typing import Any
 import orjson
 
 from jina_sm.catalog import Model
+from jina_sm.local.offers import MANDATORY, SELLER, TRIAL, Offer, digest, offers
 from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page
-from jina_sm.local.state import Agreement, State
+from jina_sm.local.state import Agreement, Request, State, wall
 
-SELLER = {"sellerProfileId": "seller-jina-ai", "displayName": "Jina AI"}
 _CATALOG = "AWSMarketplace"
 _OPTION = "SAGEMAKER_MODEL"
 _OPTION_NAME = "Amazon SageMaker Model"
 _RESOURCE = "MachineLearningProduct"
-_SINCE = 1735689600  # 2025-01-01: when every offer began
 _ABOUT = {"ResourceIdentifier", "ResourceType", "OfferId", "OfferSetId"}
-_TERMS = ("legal", "support", "usageBasedPricing")
+_PLAN = "aplan-organisation"
+# An entitlement that is not there yet says so by its status; any other reason has failed it.
+_ENTITLING = {"PROVISIONING_IN_PROGRESS": "PENDING", "FUTURE_START_DATE": "SCHEDULED"}
 
 
 def listing_id(model: Model) -> str:
     """The listing's id: the real one where the catalogue knows it, else one made of the model's key."""
-    return model.listing or "prodview-" + _digest(model, "listing")
+    return model.listing or "prodview-" + digest(model, "listing")
 
 
 def product_id(model: Model) -> str:
-    return "prod-" + _digest(model, "product")
-
-
-def offer_id(model: Model) -> str:
-    return "offer-" + _digest(model, "offer")
-
-
-def proposal_id(model: Model) -> str:
-    return "at-" + _digest(model, "proposal")
-
-
-def term_id(model: Model, kind: str) -> str:
-    return "term-" + _digest(model, kind)
+    return "prod-" + digest(model, "product")
 
 
 @dataclass(frozen=True)
@@ -80,14 +69,14 @@ class Discovery:
             **_listing(model),
             **{name: [] for name in empty},
             "longDescription": f"{model.key}, as the local stack stands in for it.",
-            "associatedEntities": [{"product": _product(model), "offer": _offer(model)}],
+            "associatedEntities": [{"product": _product(model), "offer": _offer(Offer(model))}],
         }
 
     def list_fulfillment_options(self, asked: Asked) -> Answer:
         model = self._found(product_id, asked["productId"])
         uses = ("recommendedRealtimeInferenceInstanceType", "recommendedBatchTransformInstanceType")
         option = {
-            "fulfillmentOptionId": _digest(model, "fulfillment"),
+            "fulfillmentOptionId": digest(model, "fulfillment"),
             "fulfillmentOptionType": _OPTION,
             "fulfillmentOptionDisplayName": _OPTION_NAME,
             "recommendation": dict.fromkeys(uses, model.instances[0]),
@@ -100,40 +89,43 @@ class Discovery:
         if not {each["filterType"] for each in asked.get("filters", [])} & {"PRODUCT_ID", "VISIBILITY_SCOPE"}:
             words = "Either the PRODUCT_ID or the VISIBILITY_SCOPE filter is required."
             raise invalid(words, reason="MALFORMED_REQUEST_PARAMETERS")
-        facts = {
-            "SELLER_OF_RECORD_PROFILE_ID": SELLER["sellerProfileId"],
-            "PURCHASE_OPTION_TYPE": "OFFER",
-            "VISIBILITY_SCOPE": "PUBLIC",
-            "AVAILABILITY_STATUS": "AVAILABLE",
-        }
-        found, more = self._page(lambda model: _fits({**facts, "PRODUCT_ID": product_id(model)}, asked), asked)
+        facts = {"SELLER_OF_RECORD_PROFILE_ID": SELLER["sellerProfileId"], "PURCHASE_OPTION_TYPE": "OFFER"}
+
+        def wanted(offer: Offer) -> bool:
+            status = "AVAILABLE" if offer.in_force else offer.kind.upper()
+            own = {"PRODUCT_ID": product_id(offer.model), "VISIBILITY_SCOPE": offer.scope}
+            return _fits({**facts, **own, "AVAILABILITY_STATUS": status}, asked)
+
+        found, more = page(filter(wanted, offers(self._state)), lambda offer: [offer.offer_id], asked, most=50)
         options = [
             {
-                "purchaseOptionId": offer_id(model),
+                "purchaseOptionId": offer.offer_id,
                 "purchaseOptionType": "OFFER",
                 "catalog": _CATALOG,
-                "availableFromTime": _SINCE,
                 "sellerOfRecord": SELLER,
-                "associatedEntities": [{"product": _product(model), "offer": _offer(model)}],
+                "badges": offer.badges,
+                "associatedEntities": [{"product": _product(offer.model), "offer": _offer(offer)}],
+                **offer.times,
             }
-            for model in found
+            for offer in found
         ]
         return {"purchaseOptions": options, **more}
 
     def get_offer(self, asked: Asked) -> Answer:
-        model = self._found(offer_id, asked["offerId"])
+        offer = self._offered(asked["offerId"])
         return {
-            **_offer(model),
+            **_offer(offer),
+            **offer.times,
             "catalog": _CATALOG,
-            "availableFromTime": _SINCE,
-            "associatedEntities": [{"product": _product(model)}],
-            "agreementProposalId": proposal_id(model),
+            "associatedEntities": [{"product": _product(offer.model)}],
+            "agreementProposalId": offer.proposal_id,
             "pricingModel": {"pricingModelType": "USAGE", "displayName": "Usage"},
-            "badges": [],
+            "badges": offer.badges,
         }
 
     def get_offer_terms(self, asked: Asked) -> Answer:
-        model = self._found(offer_id, asked["offerId"])
+        offer = self._offered(asked["offerId"])
+        model = offer.model
         eula = {"type": "CustomEula", "url": f"https://example.com/eula/{model.key}.txt"}
         options = (("r", "Real-Time", "Model Real-Time Inference"), ("b", "Batch", "Model Batch Transform"))
         rates = [
@@ -142,21 +134,29 @@ class Discovery:
                 "displayName": f"{instance} Inference ({name})",
                 "dimensionLabels": [{"labelType": "SagemakerOption", "labelValue": option}],
                 "unit": "HostHrs",
-                "price": self._state.catalog.prices.software,
             }
             for instance in model.instances
             for letter, name, option in options
         ]
+        price = offer.price(self._state.catalog.prices.software)
+        priced = [{**rate, "price": price} for rate in rates]
         contents: Mapping[str, Answer] = {
             "legal": {"documents": [eula]},
             "support": {"refundPolicy": "Nothing is billed here, so nothing is refunded."},
-            "usageBasedPricing": {"currencyCode": "USD", "rateCards": [{"rateCard": rates}]},
+            "usageBasedPricing": {"currencyCode": "USD", "rateCards": [{"rateCard": priced}]},
+            TRIAL: {"duration": "P14D", "grants": rates},
         }
         terms = [
-            {f"{kind}Term": {"id": term_id(model, kind), "type": f"{kind[0].upper()}{kind[1:]}Term", **contents[kind]}}
-            for kind in _TERMS
+            {f"{kind}Term": {"id": offer.term_id(kind), "type": f"{kind[0].upper()}{kind[1:]}Term", **contents[kind]}}
+            for kind in offer.terms(self._state.scenario)
         ]
         return {"offerTerms": terms}
+
+    def _offered(self, offer_id: str) -> Offer:
+        for offer in offers(self._state):
+            if offer.offer_id == offer_id:
+                return offer
+        raise _unknown(offer_id)
 
     def _page(self, wanted: Callable[[Model], bool], asked: Asked) -> tuple[list[Model], Answer]:
         return page(filter(wanted, self._state.offered()), lambda model: [model.key], asked, most=50)
@@ -179,50 +179,90 @@ class Agreements:
         if asked["intent"] != "NEW":
             raise invalid("The local stack makes new agreements only.", reason="UNSUPPORTED_ACTION")
         proposal = asked.get("agreementProposalIdentifier", "")
-        model = next((model for model in state.offered() if proposal_id(model) == proposal), None)
-        if model is None:
+        offer = next((offer for offer in offers(state) if offer.proposal_id == proposal), None)
+        if offer is None:
             reason = f"{'INVALID' if proposal else 'MISSING'}_AGREEMENT_PROPOSAL_IDENTIFIER"
             raise invalid("There is no such agreement proposal.", reason=reason)
-        mandatory = {term_id(model, kind) for kind in _TERMS}
+        if not offer.in_force:
+            raise invalid("Provided agreement proposal is inactive.", reason="EXPIRED_AGREEMENT_PROPOSAL")
         given = {term.get("id") for term in asked["requestedTerms"]}
-        if given - mandatory:
+        if given - {offer.term_id(kind) for kind in offer.terms(state.scenario)}:
             raise invalid("A requested term is not of this offer.", reason="INVALID_REQUESTED_TERM_ID")
-        if mandatory - given:
+        if {offer.term_id(kind) for kind in MANDATORY} - given:
             raise invalid("Mandatory terms are missing from the request.", reason="MISSING_MANDATORY_TERMS")
-        self._refuse_second(model)
+        trial = offer.term_id(TRIAL) in given
+        if trial and offer.model.key in state.tried:
+            raise invalid("The free trial of this product has been used already.", reason="INCOMPATIBLE_TERMS")
+        self._refuse_second(offer.model)
         # A token used again is the same request, unless that one has been accepted.
-        request = state.client_tokens.get(asked.get("clientToken", ""), "")
-        if not state.requests.get(request):
-            request = f"ar-{_digest(model, f'request {len(state.requests)}')}"
-        state.requests[request] = model.key
-        state.client_tokens[asked.get("clientToken", "")] = request
-        return {
-            "agreementRequestId": request,
-            "agreementType": "PurchaseAgreement",
-            "status": "DRAFT",
-            "approvalRequirement": "NOT_REQUIRED",
-            "chargeSummary": {"currencyCode": "USD", "newAgreementValue": "0.00", "expectedCharges": []},
+        found = state.requests.get(state.client_tokens.get(asked.get("clientToken", ""), ""))
+        if found is None or found.agreement_id:
+            request_id = f"ar-{digest(offer.model, f'request {len(state.requests)}')}"
+            found = Request(request_id, offer.model, offer.offer_id, trial)
+            state.requests[request_id] = found
+            state.client_tokens[asked.get("clientToken", "")] = request_id
+        return self._told(found)
+
+    def get_agreement_request(self, asked: Asked) -> Answer:
+        request = self._request(asked)
+        return {**self._told(request), **({"agreementId": request.agreement_id} if request.agreement_id else {})}
+
+    def get_agreement_request_approval_plans(self, asked: Asked) -> Answer:
+        self._request(asked)
+        plan = {"planReference": _PLAN, "name": "The organisation approves", "levels": []}
+        return {"items": [{"buyerAgreementApprovalPlan": plan}] if self._state.scenario.approval else []}
+
+    def start_agreement_approvals(self, asked: Asked) -> Answer:
+        request = self._request(asked)
+        given = [each.get("buyerAgreementApprovalPlanInput", {}).get("planReference") for each in asked["planInputs"]]
+        if not self._state.scenario.approval or given != [_PLAN]:
+            raise invalid("There is no such approval plan for the request.", reason="INVALID_PLAN_INPUTS")
+        request.approving = True
+        now = wall()
+        summary = {
+            "approvalType": "BUYER_AGREEMENT_APPROVAL",
+            "agreementRequestId": request.request_id,
+            "agreementApprovalId": f"apr-{digest(request.model, request.request_id)}",
+            "name": "The organisation approves",
+            "status": self._status(request),
+            "createdAt": now,
+            "updatedAt": now,
+            "approvalNeededBy": now,
         }
+        return {"approvalSummaries": [summary]}
+
+    def cancel_agreement_request(self, asked: Asked) -> Answer:
+        request = self._request(asked)
+        if self._status(request) not in ("PENDING_APPROVAL", "APPROVED"):
+            raise invalid(f"The request is {self._status(request)}.", reason="CLOSED_AGREEMENT_REQUEST")
+        request.cancelled = True
+        return {}
 
     def accept_agreement_request(self, asked: Asked) -> Answer:
-        state, request = self._state, asked["agreementRequestId"]
-        if request not in state.requests:
-            raise _unknown(request)
-        if not state.requests[request]:
-            raise invalid(f"{request} has been accepted already.", reason="CLOSED_AGREEMENT_REQUEST")
-        model = state.catalog.models[state.requests[request]]
-        self._refuse_second(model)
-        state.requests[request] = ""
-        agreement = Agreement(f"agmt-{_digest(model, f'agreement {len(state.agreements)}')}", model)
-        state.agreements[agreement.agreement_id] = agreement
-        return {"agreementId": agreement.agreement_id}
+        state, request = self._state, self._request(asked)
+        status = self._status(request)
+        if status in ("ACCEPTED", "CANCELLED"):
+            raise invalid(f"{request.request_id} is {status} already.", reason="CLOSED_AGREEMENT_REQUEST")
+        if status == "REJECTED":
+            raise invalid("The organisation has refused.", reason="REJECTED_BY_AGREEMENT_APPROVAL_POLICY")
+        if state.scenario.approval and status != "APPROVED":
+            raise invalid("The request has to be approved first.", reason="PENDING_APPROVAL_AGREEMENT_REQUEST")
+        self._refuse_second(request.model)
+        agreement_id = f"agmt-{digest(request.model, f'agreement {len(state.agreements)}')}"
+        request.agreement_id = agreement_id
+        state.agreements[agreement_id] = Agreement(agreement_id, request.model, request.offer_id)
+        if request.trial:
+            state.tried.add(request.model.key)
+        return {"agreementId": agreement_id}
 
     def get_agreement_entitlements(self, asked: Asked) -> Answer:
         agreement = self._agreement(asked)
-        license_arn = f"arn:aws:license-manager::{self._state.account}:license:l-{_digest(agreement.model, 'license')}"
+        license_arn = f"arn:aws:license-manager::{self._state.account}:license:l-{digest(agreement.model, 'license')}"
         entitlement = {"resource": _resource(agreement), "status": "PROVISIONED", "licenseArn": license_arn}
         if agreement.status != "ACTIVE":
             entitlement |= {"status": "DEPROVISIONED", "statusReasonCode": "AGREEMENT_INACTIVE"}
+        elif reason := self._state.scenario.payment:
+            entitlement |= {"status": _ENTITLING.get(reason, "FAILED"), "statusReasonCode": reason}
         return {"agreementEntitlements": [entitlement]}
 
     def search_agreements(self, asked: Asked) -> Answer:
@@ -242,7 +282,7 @@ class Agreements:
                 "AgreementType": "PurchaseAgreement",
                 "ResourceIdentifier": product_id(agreement.model),
                 "ResourceType": _RESOURCE,
-                "OfferId": offer_id(agreement.model),
+                "OfferId": agreement.offer_id,
                 "Status": agreement.status,
             }  # no end time: what is paid by use has none
             return all(facts.get(name) == value for name, value in filters.items())
@@ -262,9 +302,30 @@ class Agreements:
         return {}
 
     def _refuse_second(self, model: Model) -> None:
-        if agreement := self._state.subscribed(model):
+        if agreement := self._state.agreement(model):
             words = f"An active agreement exists for {product_id(model)}."
             raise Refusal("ConflictException", words, status=409, resourceId=agreement.agreement_id)
+
+    def _request(self, asked: Asked) -> Request:
+        if asked["agreementRequestId"] not in self._state.requests:
+            raise _unknown(asked["agreementRequestId"])
+        return self._state.requests[asked["agreementRequestId"]]
+
+    def _status(self, request: Request) -> str:
+        if request.agreement_id or request.cancelled:
+            return "ACCEPTED" if request.agreement_id else "CANCELLED"
+        if not request.approving:
+            return "DRAFT"
+        return {"approved": "APPROVED", "rejected": "REJECTED"}.get(self._state.scenario.approval, "PENDING_APPROVAL")
+
+    def _told(self, request: Request) -> Answer:
+        return {
+            "agreementRequestId": request.request_id,
+            "agreementType": "PurchaseAgreement",
+            "status": self._status(request),
+            "approvalRequirement": "REQUIRED" if self._state.scenario.approval else "NOT_REQUIRED",
+            "chargeSummary": {"currencyCode": "USD", "newAgreementValue": "0.00", "expectedCharges": []},
+        }
 
     def _agreement(self, asked: Asked) -> Agreement:
         if asked["agreementId"] not in self._state.agreements:
@@ -280,7 +341,7 @@ class Agreements:
             "proposer": {"accountId": self._state.catalog.seller},
             "acceptanceTime": agreement.accepted,
             "startTime": agreement.accepted,
-            "proposalSummary": {"resources": [_resource(agreement)], "offerId": offer_id(agreement.model)},
+            "proposalSummary": {"resources": [_resource(agreement)], "offerId": agreement.offer_id},
         }
 
 
@@ -336,8 +397,8 @@ def _product(model: Model) -> Answer:
     return {"productId": product_id(model), "productName": model.key, "manufacturer": SELLER}
 
 
-def _offer(model: Model) -> Answer:
-    return {"offerId": offer_id(model), "sellerOfRecord": SELLER}
+def _offer(offer: Offer) -> Answer:
+    return {"offerId": offer.offer_id, "sellerOfRecord": SELLER}
 
 
 def _resource(agreement: Agreement) -> Answer:
@@ -346,7 +407,3 @@ def _resource(agreement: Agreement) -> Answer:
 
 def _unknown(wanted: str) -> Refusal:
     return Refusal("ResourceNotFoundException", f"{wanted} was not found.", status=404)
-
-
-def _digest(model: Model, what: str) -> str:
-    return hashlib.sha256(f"{what} {model.key}".encode()).hexdigest()[:13]

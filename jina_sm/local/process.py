@@ -19,7 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,37 @@ STOP_LIMIT_S = 15.0
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def serve(port: int = DEFAULT_PORT, ready_after_s: float = 2.0, on_ready: Callable[[], None] | None = None) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How long answers take. ``profile`` names one of ``profile.PROFILES``; None: as long as this machine needs.
+
+    ``time_scale`` makes everything in it shorter or longer; ``instances=None``: as many as the endpoint's config says.
+    ``vectors="constant"`` are hashes, which need no encoder.
+    """
+
+    profile: str | None = None
+    time_scale: float = 1.0
+    instances: int | None = None
+    vectors: str = "stand-in"
+
+
+def serve(
+    port: int = DEFAULT_PORT,
+    ready_after_s: float = 2.0,
+    on_ready: Callable[[], None] | None = None,
+    *,
+    speed: Speed = Speed(),
+) -> None:
     """Runs the stack until SIGINT, SIGTERM or ``stop``. Raises InputError where the port is taken."""
     _check_extra()
     with _bound(port) as listening:
         from jina_sm.local.app import Stack
+        from jina_sm.local.constant import Constant
+        from jina_sm.local.profile import PROFILES
 
-        stack = Stack(ready_after_s=ready_after_s)
+        profile = replace(PROFILES[speed.profile], time_scale=speed.time_scale) if speed.profile else None
+        model = Constant() if speed.vectors == "constant" else None
+        stack = Stack(ready_after_s=ready_after_s, profile=profile, instances=speed.instances, model=model)
         stack.on_ready = on_ready or stack.on_ready
         server = _server(stack)
         note = _directory() / f"{port}.json"
@@ -57,12 +82,14 @@ def serve(port: int = DEFAULT_PORT, ready_after_s: float = 2.0, on_ready: Callab
             note.unlink(missing_ok=True)
 
 
-def start_detached(port: int = DEFAULT_PORT, ready_after_s: float = 2.0) -> int:
+def start_detached(port: int = DEFAULT_PORT, ready_after_s: float = 2.0, *, speed: Speed = Speed()) -> int:
     """Starts the stack in a process of its own; its pid, once it answers. Raises JinaSMError with its last word."""
     _check_extra()
     _bound(port).close()
     log = _directory() / f"{port}.log"
     command = ["local", "up", "--port", str(port), "--ready-after", f"{ready_after_s:.3f}s"]
+    for name, value in asdict(speed).items():
+        command += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     with log.open("wb") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "jina_sm", *command],
@@ -102,9 +129,42 @@ def stop(port: int | None = None) -> bool:
 
 def reset(port: int | None = None) -> None:
     """Forgets all that was made on the stack. Raises InputError where none runs."""
-    port = port or local_port()
-    if not running(port) or _asked(port, "POST", "/_jina/reset") is None:
-        raise InputError(f"no local stack runs on port {port}", cure="`jina-sm local up` starts one.")
+    _told(port, "POST", "/_jina/reset")
+
+
+def fault(kind: str, operation: str = "", *, port: int | None = None, **facts: Any) -> int:
+    """Makes something go wrong from now on; the fault's number. ``facts`` are ``faults.Fault``'s. Raises InputError.
+
+    local.fault("throttle", "InvokeEndpoint", rate=0.1)
+    """
+    said = _told(port, "POST", "/_jina/faults", {"kind": kind, "operation": operation, **facts})
+    if "id" not in said:
+        raise InputError(said["message"])
+    return int(said["id"])
+
+
+def list_faults(port: int | None = None) -> list[dict[str, Any]]:
+    """Each fault, how many calls it has ``seen``, how often it ``fired``, and how many calls are ``waiting`` in it."""
+    found: list[dict[str, Any]] = _told(port, "GET", "/_jina/faults")["faults"]
+    return found
+
+
+def clear_faults(port: int | None = None) -> None:
+    """Nothing goes wrong any more; what waits goes on."""
+    _told(port, "DELETE", "/_jina/faults")
+
+
+def release(port: int | None = None) -> int:
+    """Lets paused calls go on; how many there were."""
+    return int(_told(port, "POST", "/_jina/release")["released"])
+
+
+def change_scenario(port: int | None = None, **facts: Any) -> dict[str, Any]:
+    """What sort of account the stack is, some of it changed: ``scenario.Scenario``'s fields. Raises InputError."""
+    said = _told(port, "POST", "/_jina/scenario", facts) if facts else {}
+    if "message" in said:
+        raise InputError(said["message"])
+    return _told(port, "GET", "/_jina/scenario")
 
 
 def running(port: int | None = None) -> bool:
@@ -199,11 +259,22 @@ def _directory() -> Path:
     return path
 
 
-def _asked(port: int, method: str, path: str, *, timeout_s: float = STOP_LIMIT_S) -> dict[str, Any] | None:
+def _told(port: int | None, method: str, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the stack on the port says. Raises InputError where none runs."""
+    port = port or local_port()
+    said = _asked(port, method, path, asked) if running(port) else None
+    if said is None:
+        raise InputError(f"no local stack runs on port {port}", cure="`jina-sm local up` starts one.")
+    return said
+
+
+def _asked(
+    port: int, method: str, path: str, asked: Mapping[str, Any] | None = None, *, timeout_s: float = STOP_LIMIT_S
+) -> dict[str, Any] | None:
     """What the stack on the port says; None where nothing answers, or something else does."""
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
     try:
-        connection.request(method, path)
+        connection.request(method, path, json.dumps(asked) if asked else None)
         said = json.loads(connection.getresponse().read())
     except (OSError, http.client.HTTPException, ValueError):
         return None

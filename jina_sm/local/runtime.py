@@ -5,12 +5,12 @@ SageMaker's runtime: a request to an endpoint, and what AWS makes of the contain
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
 
-from jina_sm.local import container
+from jina_sm.local import container, eventstream
 from jina_sm.local.container import BODY_LIMIT, Broken
 from jina_sm.local.models import Rounds
 from jina_sm.local.protocol import Reply
@@ -19,38 +19,86 @@ from jina_sm.local.state import Endpoint, Region, State
 STAND_IN = {"x-jina-sm-stand-in": "true"}
 
 
-async def invoke(
-    state: State, region: Region, name: str, headers: Mapping[str, str], body: bytes, rounds: Rounds
-) -> Reply:
-    """InvokeEndpoint; the first variant answers. A body over the limit may come cut: it is refused by its length."""
-    if len(body) > BODY_LIMIT:
-        return Reply(
-            orjson.dumps({"message": f"a body has at most {BODY_LIMIT} bytes"}), 413, {**_headers(), **STAND_IN}
-        )
+Asks = Callable[[Endpoint, str, bytes], Awaitable[bytes]]
+"""Puts a body of some content type to an endpoint's container. Raises Broken."""
+
+
+async def ask(
+    state: State, region: Region, endpoint: Endpoint, content_type: str, body: bytes, rounds: Rounds
+) -> bytes:
+    """The answer of an endpoint's first variant. Raises Broken."""
+    assert endpoint.serving is not None
+    variant = endpoint.serving.params["ProductionVariants"][0]
+    package = endpoint.serving.packages.get(variant.get("ModelName", ""))
+    model = state.packaged(package, region.name) if package else None
+    if model is None:
+        raise Broken(500, "the local stack runs the catalogue's model packages, and this is none of them")
+    return await container.answer(model, content_type, body, rounds)
+
+
+async def invoke(region: Region, name: str, headers: Mapping[str, str], body: bytes, asks: Asks) -> Reply:
+    """InvokeEndpoint. A body over the limit may come cut: it is refused by its length."""
+    endpoint = _open(region, name, body)
+    if isinstance(endpoint, Reply):
+        return endpoint
+    try:
+        answer = await asks(endpoint, headers.get("content-type", ""), body)
+    except Broken as broken:
+        return model_error(region, name, broken)
+    return Reply(answer, 200, {**headers_of(), **STAND_IN, **_told(endpoint, headers)})
+
+
+async def stream(region: Region, name: str, headers: Mapping[str, str], body: bytes, asks: Asks) -> Reply:
+    """InvokeEndpointWithResponseStream. A model that takes too long is told of in the stream, which has begun."""
+    endpoint = _open(region, name, body)
+    if isinstance(endpoint, Reply):
+        return endpoint
+    try:
+        frames = b"".join(eventstream.parts(await asks(endpoint, headers.get("content-type", ""), body)))
+    except Broken as broken:
+        if broken.status:
+            return model_error(region, name, broken)
+        said = {"Message": str(broken.body), "ErrorCode": "ModelInvocationTimeExceeded"}
+        frames = eventstream.exception("ModelStreamError", orjson.dumps(said))
+    told = {"Content-Type": eventstream.CONTENT_TYPE, "X-Amzn-SageMaker-Content-Type": "application/json"}
+    return Reply(frames, 200, {**headers_of(), **STAND_IN, **_told(endpoint, headers), **told})
+
+
+def serving(region: Region, name: str) -> Endpoint | Reply:
+    """The endpoint, or what AWS answers where none serves."""
     endpoint = region.endpoints.get(name)
     if endpoint is None or endpoint.serving is None or endpoint.doing == "Deleting":
         message = f"Endpoint {name} of account {region.account} not found."
         # The runtime spells the word with a capital, and its errors carry a code of their own.
-        return _error("ValidationError", 400, {"ErrorCode": "NO_SUCH_ENDPOINT", "Message": message})
-    variant = endpoint.serving.params["ProductionVariants"][0]
-    try:
-        package = endpoint.serving.packages.get(variant.get("ModelName", ""))
-        model = state.packaged(package, region.name) if package else None
-        if model is None:
-            raise Broken(500, {"detail": "the local stack runs the catalogue's packages, and this is none of them"})
-        answer = await container.answer(model, headers.get("content-type", ""), body, rounds)
-    except Broken as broken:
-        return _model_error(region, endpoint, broken)
-    told = {"x-Amzn-Invoked-Production-Variant": variant["VariantName"]}
+        return error("ValidationError", 400, {"ErrorCode": "NO_SUCH_ENDPOINT", "Message": message})
+    return endpoint
+
+
+def _open(region: Region, name: str, body: bytes) -> Endpoint | Reply:
+    """The endpoint, if it answers at once and takes such a body."""
+    if len(body) > BODY_LIMIT:
+        said = {"message": f"a body has at most {BODY_LIMIT} bytes"}
+        return Reply(orjson.dumps(said), 413, {**headers_of(), **STAND_IN})
+    endpoint = serving(region, name)
+    if isinstance(endpoint, Endpoint) and endpoint.serving and "AsyncInferenceConfig" in endpoint.serving.params:
+        return error("ValidationError", 400, {"Message": f"Endpoint {name} can be invoked only asynchronously."})
+    return endpoint
+
+
+def _told(endpoint: Endpoint, headers: Mapping[str, str]) -> dict[str, str]:
+    assert endpoint.serving is not None
+    told = {"x-Amzn-Invoked-Production-Variant": endpoint.serving.params["ProductionVariants"][0]["VariantName"]}
     if attributes := headers.get("x-amzn-sagemaker-custom-attributes"):
         told["X-Amzn-SageMaker-Custom-Attributes"] = attributes
-    return Reply(answer, 200, {**_headers(), **STAND_IN, **told})
+    return told
 
 
-def _model_error(region: Region, endpoint: Endpoint, broken: Broken) -> Reply:
-    detail = orjson.dumps(broken.body).decode()
+def model_error(region: Region, endpoint: str, broken: Broken) -> Reply:
+    """What SageMaker makes of a container's error."""
+    # Status 0 is SageMaker's own: the container did not answer.
+    detail = orjson.dumps(broken.body).decode() if broken.status else str(broken.body)
     side = "client" if 400 <= broken.status < 500 else "server"
-    group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
+    group = f"/aws/sagemaker/Endpoints/{endpoint}"
     console = f"https://{region.name}.console.aws.amazon.com/cloudwatch/home?region={region.name}"
     message = (
         f'Received {side} error ({broken.status}) from primary with message "{detail}". '
@@ -63,12 +111,12 @@ def _model_error(region: Region, endpoint: Endpoint, broken: Broken) -> Reply:
         "OriginalStatusCode": broken.status,
         "Message": message,
     }
-    return _error("ModelError", 424, said)
+    return error("ModelError", 424, said)
 
 
-def _error(code: str, status: int, said: Mapping[str, Any]) -> Reply:
-    return Reply(orjson.dumps(said), status, {**_headers(), **STAND_IN, "x-amzn-ErrorType": code})
+def error(code: str, status: int, said: Mapping[str, Any]) -> Reply:
+    return Reply(orjson.dumps(said), status, {**headers_of(), **STAND_IN, "x-amzn-ErrorType": code})
 
 
-def _headers() -> dict[str, str]:
+def headers_of() -> dict[str, str]:
     return {"Content-Type": "application/json", "x-amzn-RequestId": str(uuid.uuid4())}

@@ -2,7 +2,7 @@
 SageMaker's hosting: models, endpoint configs, endpoints and their tags.
 
 It refuses what AWS refuses, in AWS's words, because a tool is made or broken by what it does with those. Not here:
-quotas, IAM's view of the execution role, and whether an instance type suits the package.
+IAM's view of the execution role, and whether an instance type suits the package.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jina_sm.local import marketplace
+from jina_sm.local import marketplace, quotas
 from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page
-from jina_sm.local.state import Deployment, Endpoint, Made, Region, State
+from jina_sm.local.state import ORDINARY, Deployment, Endpoint, Fate, Made, Region, State
 
 NOT_SUBSCRIBED = "Caller is not subscribed to the marketplace offering."
 _SAID = {"model": "model", "endpoint-config": "endpoint configuration", "endpoint": "endpoint"}
@@ -25,6 +25,7 @@ class Hosting:
 
     _state: State
     _region: Region
+    _fate: Fate = ORDINARY
 
     def create_model(self, asked: Asked) -> Answer:
         made = self._new("model", asked["ModelName"], self._region.models, asked)
@@ -82,7 +83,9 @@ class Hosting:
         region, name = self._region, asked["EndpointName"]
         made = self._new("endpoint", name, region.endpoints, asked)
         coming = self._deployment(asked["EndpointConfigName"])
-        endpoint = Endpoint(name, made.arn, made.tags, region.clock.now(), region.ready_after_s, coming)
+        quotas.check(self._state, region, coming.params["ProductionVariants"])
+        endpoint = Endpoint(name, made.arn, made.tags, region.clock.now(), self._lasts, coming)
+        endpoint.failure = self._fate.failure
         for arn in coming.packages.values():
             model = arn and self._state.packaged(arn, region.name)
             if model and not self._state.subscribed(model):  # cancelled since the model was made
@@ -102,8 +105,10 @@ class Hosting:
             "CreationTime": endpoint.created,
             "LastModifiedTime": endpoint.modified,
         }
+        if endpoint.failure and not endpoint.doing:
+            described["FailureReason"] = endpoint.failure
         if endpoint.status == "Failed":
-            return {**described, "FailureReason": endpoint.failure}
+            return described
         described["ProductionVariants"] = [
             _variant(variant, running=endpoint.serving is not None) for variant in shown.params["ProductionVariants"]
         ]
@@ -125,7 +130,9 @@ class Hosting:
             raise invalid("Cannot update endpoint with the currently in use endpoint configuration.")
         # AWS reads the old config too, so an update fails once that has been deleted (terraform-provider-aws#40048).
         self._there("endpoint-config", region.configs, endpoint.serving.config)
-        endpoint.begin("Updating", now=region.clock.now(), lasts=region.ready_after_s, coming=coming)
+        quotas.check(self._state, region, coming.params["ProductionVariants"])
+        fails = self._fate.failure
+        endpoint.begin("Updating", now=region.clock.now(), lasts=self._lasts, coming=coming, failure=fails)
         return {"EndpointArn": endpoint.arn}
 
     def delete_endpoint(self, asked: Asked) -> Answer:
@@ -171,6 +178,10 @@ class Hosting:
                 "SupportedResponseMIMETypes": ["application/json"],
             },
         }
+
+    @property
+    def _lasts(self) -> float:
+        return self._region.ready_after_s if self._fate.lasts is None else self._fate.lasts
 
     def _package(self, arn: str) -> Any:
         model = self._state.packaged(arn, self._region.name)

@@ -15,6 +15,7 @@ from typing import Any
 from jina_sm.catalog import Catalog, Model
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
+from jina_sm.local.scenario import Scenario
 
 DELETED_AFTER_S = 5.0
 """The longest that a deletion takes; less where endpoints come up quickly."""
@@ -36,7 +37,7 @@ class Made:
     created: float = field(default_factory=wall)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Deployment:
     """What an endpoint runs: its config, and the package of each model, as they were when it was deployed.
 
@@ -48,9 +49,23 @@ class Deployment:
     packages: Mapping[str, str | None]
 
 
+@dataclass(frozen=True)
+class Fate:
+    """What is decreed for an endpoint that is being made or changed: how long it takes, and how it fails."""
+
+    lasts: float | None = None
+    failure: str = ""
+
+
+ORDINARY = Fate()
+
+
 @dataclass
 class Endpoint:
-    """An endpoint. ``doing`` is what is under way, ``since`` a time of the clock; ``failure`` is how Creating ends."""
+    """An endpoint. ``doing`` is what is under way, ``since`` a time of the clock; ``failure`` is how that ends.
+
+    An update that fails leaves the endpoint in service, as it was.
+    """
 
     name: str
     arn: str
@@ -66,11 +81,13 @@ class Endpoint:
 
     @property
     def status(self) -> str:
-        return self.doing or ("Failed" if self.failure else "InService")
+        return self.doing or ("InService" if self.serving else "Failed")
 
-    def begin(self, doing: str, *, now: float, lasts: float, coming: Deployment | None = None) -> None:
+    def begin(
+        self, doing: str, *, now: float, lasts: float, coming: Deployment | None = None, failure: str = ""
+    ) -> None:
         self.doing, self.since, self.lasts, self.modified = doing, now, lasts, wall()
-        self.coming = coming
+        self.coming, self.failure = coming, failure
 
     def settle(self, now: float) -> bool:
         """Takes in what has happened by now. False: it is gone."""
@@ -79,6 +96,8 @@ class Endpoint:
                 return False
             if not self.failure:
                 self.serving, self.coming = self.coming, None
+            elif self.serving:
+                self.coming = None
             self.doing = None
             self.modified = round(self.modified + self.lasts, 3)
         return True
@@ -95,6 +114,7 @@ class Region:
         self.deleted_after_s = min(DELETED_AFTER_S, ready_after_s / 4)
         self.models: dict[str, Made] = {}
         self.configs: dict[str, Made] = {}
+        self.quota_requests: list[dict[str, Any]] = []
         self._endpoints: dict[str, Endpoint] = {}
 
     def arn(self, kind: str, name: str) -> str:
@@ -114,25 +134,54 @@ class Agreement:
 
     agreement_id: str
     model: Model
+    offer_id: str
     accepted: float = field(default_factory=wall)
     status: str = "ACTIVE"
+
+
+@dataclass
+class Request:
+    """A request for an agreement. It is accepted once it has an ``agreement_id``."""
+
+    request_id: str
+    model: Model
+    offer_id: str
+    trial: bool
+    approving: bool = False
+    cancelled: bool = False
+    agreement_id: str = ""
 
 
 class State:
     """One AWS account, all regions of it."""
 
-    def __init__(self, *, account: str, catalog: Catalog, clock: Clock, ready_after_s: float) -> None:
+    def __init__(
+        self, *, account: str, catalog: Catalog, clock: Clock, ready_after_s: float, scenario: Scenario | None = None
+    ) -> None:
         self.account = account
+        self._scenario = scenario or Scenario()
         self.catalog = catalog
         self.clock = clock
         self.ready_after_s = ready_after_s
         self.reset()
 
+    def of_another(self, account: str) -> State:
+        """An account with nothing yet, in the same circumstances."""
+        return State(
+            account=account,
+            catalog=self.catalog,
+            clock=self.clock,
+            ready_after_s=self.ready_after_s,
+            scenario=self.scenario,
+        )
+
     def reset(self) -> None:
         self.regions: dict[str, Region] = {}
         self.agreements: dict[str, Agreement] = {}
-        self.requests: dict[str, str] = {}  # of agreements: request id -> model key, "" once it is accepted
+        self.requests: dict[str, Request] = {}
+        self.tried: set[str] = set()  # the models whose free trial is used
         self.client_tokens: dict[str, str] = {}
+        self.scenario = self._scenario
 
     def region(self, name: str) -> Region:
         if name not in self.regions:
@@ -153,8 +202,12 @@ class State:
                 continue
         return None
 
-    def subscribed(self, model: Model) -> Agreement | None:
-        """The active agreement for a model."""
+    def subscribed(self, model: Model) -> bool:
+        """Whether the account is entitled to a model."""
+        return self.agreement(model) is not None and not self.scenario.payment
+
+    def agreement(self, model: Model) -> Agreement | None:
+        """The active agreement for a model, whether it entitles or not."""
         for agreement in self.agreements.values():
             if agreement.model.key == model.key and agreement.status == "ACTIVE":
                 return agreement

@@ -34,7 +34,7 @@ def test_the_readmes_python_runs_as_written(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_readmes_first_try_runs_as_written(tmp_path: Path, free_port: int) -> None:
-    (block,) = [block for block in blocks("console") if "local up" in block]
+    (block,) = [block for block in blocks("console") if "local up --detach" in block]
     script = re.sub(r"^\$ ", "", block, flags=re.MULTILINE)
     (tmp_path / "jina-sm").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m jina_sm "$@"\n')
     (tmp_path / "jina-sm").chmod(0o755)

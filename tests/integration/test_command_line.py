@@ -295,3 +295,26 @@ def test_the_stack_goes_up_and_down(run: Run, free_port: int, tmp_path: Any) -> 
     assert run("local", "reset", *port)[1] == "the local stack is as new\n"
     assert run("local", "down", *port)[1] == f"stopped the local stack on port {free_port}\n"
     assert run("local", "down", *port)[1] == f"nothing runs on port {free_port}\n"
+
+
+@pytest.mark.usefixtures("account")
+def test_a_fault_is_added_listed_released_and_cleared(run: Run) -> None:
+    assert run("local", "fault", "add", "throttle", "List*", "--count", "1")[:2] == (0, "1\n")
+    code, listed, _ = run("local", "fault", "list")
+    assert (code, json.loads(listed)["operation"], json.loads(listed)["fired"]) == (0, "List*", 0)
+    assert run("local", "fault", "release")[1] == "released 0\n"
+    assert run("local", "fault", "clear")[0] == 0
+    assert run("local", "fault", "list")[1] == ""
+    code, _, err = run("local", "fault", "add", "typo")
+    assert (code, "there is no fault 'typo'" in err) == (2, True)
+
+
+@pytest.mark.usefixtures("account")
+def test_the_scenario_is_shown_and_changed(run: Run) -> None:
+    assert json.loads(run("local", "scenario")[1])["free_trial"] is False
+    code, said, _ = run("local", "scenario", "free_trial=true", "payment=INVALID_PAYMENT_INSTRUMENT", "ml.g5.xlarge=0")
+    changed = json.loads(said)
+    assert (code, changed["free_trial"], changed["quotas"]) == (0, True, {"ml.g5.xlarge": 0})
+    assert changed["payment"] == "INVALID_PAYMENT_INSTRUMENT"
+    code, _, err = run("local", "scenario", "weather=bad")
+    assert (code, "no 'weather'" in err) == (2, True)

@@ -355,5 +355,3 @@ def test_an_operation_that_is_not_here_says_so(aws: Aws) -> None:
         "UnknownOperationException",
         "the local stack does not know sagemaker ListDomains",
     )
-    code, words = refused(aws("sagemaker-runtime").invoke_endpoint_async, EndpointName="e", InputLocation="s3://b/k")
-    assert (code, "InvokeEndpointAsync" in words) == ("UnknownOperationException", True)

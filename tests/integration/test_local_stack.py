@@ -25,6 +25,7 @@ SERVICES = [
     ("marketplace-discovery", "search_listings", {}),
     ("marketplace-agreement", "describe_agreement", {"agreementId": "a"}),
     ("pricing", "get_products", {"ServiceCode": "AmazonSageMaker"}),
+    ("service-quotas", "get_service_quota", {"ServiceCode": "sagemaker", "QuotaCode": "L-1928E07B"}),
 ]
 MOTO = [("sts", "get_caller_identity", {}), ("s3", "list_buckets", {}), ("logs", "describe_log_groups", {})]
 

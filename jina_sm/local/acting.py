@@ -1,0 +1,136 @@
+"""
+Faults, acted out on the wire. What strikes is decided in faults.py; here it waits, breaks and alters.
+
+A paused call holds up nobody else. If its caller leaves before it has taken effect, it never does: so a run that is
+ended there has ended just before that call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import socket
+import struct
+from collections import defaultdict
+from typing import Any
+
+import orjson
+
+from jina_sm.errors import InputError
+from jina_sm.local.faults import CODES, Faults, Tally, disordered, told
+from jina_sm.local.protocol import Receive, Refusal, Reply, Send
+from jina_sm.local.visible import Visibility
+
+
+class Stage:
+    """The faults of one stack, and who waits in them."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.visible = Visibility()
+        self._held: dict[int, set[asyncio.Event]] = defaultdict(set)
+
+    def door(self, method: str, path: str, body: bytes) -> Reply:
+        """``/_jina/faults``, where faults are added, listed and cleared, and ``/_jina/release``."""
+        match (method, path):
+            case ("POST", "/_jina/faults"):
+                try:
+                    said: Any = {"id": self.faults.add(orjson.loads(body))}
+                except (InputError, TypeError, ValueError) as error:
+                    return Reply(orjson.dumps({"message": str(error)}), 400)
+            case ("GET", "/_jina/faults"):
+                said = {"faults": [told(each, len(self._held[each.number])) for each in self.faults.tallies]}
+            case ("DELETE", "/_jina/faults"):
+                self.clear()
+                said = {}
+            case ("POST", "/_jina/release"):
+                said = {"released": self.release()}
+            case _:
+                return Reply(b'{"message": "no such page"}', 404)
+        return Reply(orjson.dumps(said))
+
+    def release(self) -> int:
+        """Lets every waiting call go on; how many there were."""
+        held = [event for events in self._held.values() for event in events]
+        for event in held:
+            event.set()
+        return len(held)
+
+    def clear(self) -> None:
+        self.faults.clear()
+        self.visible.clear()
+        self.release()
+
+    async def before(self, firing: list[Tally], receive: Receive, send: Send) -> Reply | Refusal | None:
+        """What a call meets on its way in: an answer of its own, or ``GONE``; None: it goes on."""
+        for tally in firing:
+            fault = tally.fault
+            match fault.kind:
+                case "stall":
+                    await self._wait(tally, receive, fault.seconds)
+                case "pause" if fault.when == "before":
+                    if not await self._wait(tally, receive, None):
+                        return GONE
+                case "reset":
+                    await _break(send, receive)
+                    return GONE
+                case "throttle":
+                    return Refusal("ThrottlingException", "Rate exceeded", status=fault.status or 400)
+                case "error":
+                    status = fault.status or 500
+                    words = fault.reason or "An internal failure occurred."
+                    return Refusal(CODES.get(status, "ServiceUnavailable"), words, status=status)
+        return None
+
+    async def after(self, firing: list[Tally], reply: Reply, receive: Receive, send: Send) -> Reply:
+        """The answer as it goes out; or ``GONE``."""
+        for tally in firing:
+            kind = tally.fault.kind
+            if kind == "pause" and tally.fault.when == "after":
+                await self._wait(tally, receive, None)
+            elif kind in ("reorder", "drop"):
+                reply = dataclasses.replace(reply, body=disordered(kind, reply.body))
+            elif kind == "truncate":
+                await sent(send, reply, part=len(reply.body) // 2)
+                await _break(send, receive, politely=True)
+                return GONE
+        return reply
+
+    async def _wait(self, tally: Tally, receive: Receive, seconds: float | None) -> bool:
+        """Until released, or so long. False: the caller has left."""
+        released, left = asyncio.Event(), asyncio.ensure_future(receive())
+        self._held[tally.number].add(released)
+        waiting = asyncio.ensure_future(released.wait())
+        try:
+            await asyncio.wait({waiting, left}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return not left.done()
+        finally:
+            waiting.cancel()
+            left.cancel()
+            self._held[tally.number].discard(released)
+
+
+GONE = Reply(status=0)
+"""Nobody is there to be answered."""
+
+
+async def sent(send: Send, reply: Reply, *, part: int | None = None) -> None:
+    """Sends an answer, or only so many bytes of it."""
+    headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+    headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body[:part], "more_body": part is not None})
+
+
+async def _break(send: Send, receive: Receive, *, politely: bool = False) -> None:
+    """Ends the connection: at once, with a TCP reset, or after what is already on its way."""
+    # ASGI has no word for hanging up. uvicorn's send is a method of what holds the transport.
+    transport = send.__self__.transport  # type: ignore[attr-defined]
+    if politely:
+        transport.close()
+    else:
+        linger = struct.pack("ii", 1, 0)  # on, for no time: what is unsent is dropped, and the other side is told
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

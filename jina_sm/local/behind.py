@@ -1,0 +1,111 @@
+"""
+moto, behind our handlers: every service of AWS that is not ours, and the S3 that async inference reads and writes.
+
+It is slow to import, so that is done in a thread when the stack starts. We talk to it through its own wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from jina_sm.local.protocol import Receive, Send
+
+ROLE = "jina-sm-execution"
+_TRUST = """{"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"""
+_S3 = re.compile(r"s3://([^/]+)/(.+)")
+
+
+class Behind:
+    """moto, for the account of whoever asks: that of an access key from AssumeRole, else the stack's own."""
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self._served: Future[Any] = Future()
+        self._thread = ThreadPoolExecutor(1, "jina_sm warm-up")
+
+    def start(self) -> None:
+        self._thread.submit(self._warm)
+
+    def stop(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        if self._served.done() and not self._served.exception():
+            self._served.result().executor.shutdown()
+
+    async def reset(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reset)
+
+    async def serve(self, account: str, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        moto = await asyncio.wrap_future(self._served)
+        headers = [*scope["headers"], (b"x-moto-account-id", account.encode())]
+        await moto({**scope, "headers": headers}, receive, send)
+
+    def account_of(self, key: str) -> str:
+        """The account that an access key belongs to."""
+        if key.startswith(("ASIA", "AKIA", "LSIA", "LKIA")) and self._served.done():
+            from moto.iam.models import iam_backends
+
+            for account, partitions in list(iam_backends.items()):
+                if any(key in backend.access_keys for backend in partitions.values()):
+                    return str(account)
+        return self._account
+
+    def read(self, account: str, location: str) -> bytes | None:
+        """The object at an ``s3://`` location; None: there is none."""
+        answer = self._s3(account, "GET", location)
+        return answer.data if answer.status_code == 200 else None
+
+    def write(self, account: str, location: str, body: bytes) -> bool:
+        return bool(self._s3(account, "PUT", location, data=body).status_code == 200)
+
+    def make_bucket(self, account: str, name: str) -> None:
+        self._ask("s3", account, method="PUT", path=f"/{name}")
+
+    def _s3(self, account: str, method: str, location: str, **options: Any) -> Any:
+        match = _S3.fullmatch(location)
+        path = f"/{match[1]}/{match[2]}" if match else "/"
+        return self._ask("s3", account, method=method, path=path, **options)
+
+    def _warm(self) -> None:
+        """Makes moto and the role; then loads its slowest service before it is asked for."""
+        try:
+            from a2wsgi import WSGIMiddleware
+            from moto.server import DomainDispatcherApplication, create_backend_app
+
+            self._wsgi = DomainDispatcherApplication(create_backend_app)
+            self._make_role()
+            self._served.set_result(WSGIMiddleware(self._wsgi))
+            target = {"X-Amz-Target": "AnyScaleFrontendService.DescribeScalableTargets"}
+            self._ask("application-autoscaling", self._account, json={"ServiceNamespace": "sagemaker"}, headers=target)
+        except BaseException as error:
+            if not self._served.done():
+                self._served.set_exception(error)
+            raise
+
+    def _reset(self) -> None:
+        from moto.core.base_backend import BackendDict
+
+        BackendDict.reset()
+        self._make_role()
+
+    def _make_role(self) -> None:
+        form = {"Action": "CreateRole", "Version": "2010-05-08", "RoleName": ROLE, "AssumeRolePolicyDocument": _TRUST}
+        self._ask("iam", self._account, data=form)
+
+    def _ask(
+        self,
+        service: str,
+        account: str,
+        *,
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Any:
+        from werkzeug.test import Client
+
+        scope = f"AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/{service}/aws4_request"
+        sent = {"Authorization": scope, "x-moto-account-id": account, **(headers or {})}
+        return Client(self._wsgi).open(method=method, base_url="http://127.0.0.1", headers=sent, **options)

@@ -1,0 +1,57 @@
+"""
+What sort of account the stack is: the circumstances that no call of the account's own brings about.
+
+Off by default. Changed over ``/_jina/scenario``, by ``jina_sm.local.scenario`` or ``jina-sm local scenario``.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from jina_sm.errors import InputError
+
+Approval = Literal["", "required", "approved", "rejected"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One account's circumstances.
+
+    ``free_trial``: offers have one, once an account and product. ``approval``: the buyer's organisation must approve
+    what is bought, and has not yet, has, or has refused. ``payment``: why entitlements fail, such as
+    INVALID_PAYMENT_INSTRUMENT; PROVISIONING_IN_PROGRESS keeps them pending. The offers are listed beside the public
+    one. ``quotas`` are instances for endpoint usage by type; ``quota`` is that of any other.
+    """
+
+    free_trial: bool = False
+    approval: Approval = ""
+    payment: str = ""
+    private_offer: bool = False
+    expired_offer: bool = False
+    future_offer: bool = False
+    quota: int = 4
+    quotas: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    def changed(self, asked: Mapping[str, Any]) -> Scenario:
+        """With some of it changed. Raises InputError."""
+        before = self.told()
+        for name, value in asked.items():
+            if name not in before:
+                raise InputError(f"a scenario has no {name!r}; it has {', '.join(before)}")
+            if type(value) is not type(before[name]):
+                raise InputError(f"{name} is like {before[name]!r}, not {value!r}")
+        if asked.get("approval", "") not in typing.get_args(Approval):
+            raise InputError(f"approval is one of {', '.join(typing.get_args(Approval)[1:])}, or empty")
+        quotas = {**self.quotas, **asked.get("quotas", {})}
+        return replace(self, **{**asked, "quotas": MappingProxyType(quotas)})
+
+    def told(self) -> dict[str, Any]:
+        return {**asdict(replace(self, quotas={})), "quotas": dict(self.quotas)}
+
+    def limit(self, instance_type: str) -> int:
+        """How many such instances the account's endpoints may have in one region."""
+        return self.quotas.get(instance_type, self.quota)

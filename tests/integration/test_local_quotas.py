@@ -1,0 +1,87 @@
+"""Service Quotas on the local stack, and that CreateEndpoint and UpdateEndpoint hold to them."""
+
+from __future__ import annotations
+
+import pytest
+
+from jina_sm import local
+from jina_sm.errors import InputError
+from tests.conftest import SLOW_S, Served, Time, variant
+from tests.integration.test_local_hosting import refused
+
+G5 = {"ServiceCode": "sagemaker", "QuotaCode": "L-1928E07B"}
+WORDS = (
+    "ResourceLimitExceeded",
+    "The account-level service limit 'ml.g5.xlarge for endpoint usage' is {limit} Instances, with current utilization "
+    "of {used} Instances and a request delta of {more} Instances. Please use AWS Service Quotas to request an increase "
+    "for this quota. If AWS Service Quotas is not available, contact AWS support to request an increase for this quota.",
+)
+
+
+def test_an_endpoint_over_the_quota_is_refused_in_awss_words(stack: Served) -> None:
+    local.change_scenario(stack.port, quotas={"ml.g5.xlarge": 1})
+    stack.deploy()
+    said = refused(stack.aws("sagemaker").create_endpoint, EndpointName="f", EndpointConfigName="e")
+    assert said == (WORDS[0], WORDS[1].format(limit=1, used=1, more=1))
+    stack.aws("sagemaker").delete_endpoint(EndpointName="e")
+    stack.aws("sagemaker").create_endpoint(EndpointName="f", EndpointConfigName="e")
+    stack.deploy(region="eu-central-1")  # a quota is a region's
+
+
+def test_an_update_needs_its_instances_beside_the_old_ones(slow: Served, time: Time) -> None:
+    local.change_scenario(slow.port, quota=3)
+    slow.deploy()
+    time.move(SLOW_S)
+    sagemaker = slow.aws("sagemaker")
+    for count in (2, 3):
+        variants = [variant("e", InitialInstanceCount=count)]
+        sagemaker.create_endpoint_config(EndpointConfigName=f"c{count}", ProductionVariants=variants)
+    said = refused(sagemaker.update_endpoint, EndpointName="e", EndpointConfigName="c3")
+    assert said == (WORDS[0], WORDS[1].format(limit=3, used=1, more=3))
+    sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="c2")
+
+
+def test_quotas_are_found_by_code_and_by_name(stack: Served) -> None:
+    quotas = stack.aws("service-quotas")
+    quota = quotas.get_service_quota(**G5)["Quota"]
+    assert (quota["QuotaName"], quota["Value"], quota["Adjustable"]) == ("ml.g5.xlarge for endpoint usage", 4.0, True)
+    assert quotas.get_aws_default_service_quota(**G5)["Quota"]["Value"] == 0
+    for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
+        pages = list(quotas.get_paginator(operation).paginate(ServiceCode="sagemaker"))
+        assert len(pages) > 1
+        names = [each["QuotaName"] for page in pages for each in page["Quotas"]]
+        assert names.count("ml.g5.xlarge for endpoint usage") == 1
+    for asked in ({**G5, "QuotaCode": "L-0"}, {**G5, "ServiceCode": "ec2"}):
+        assert refused(quotas.get_service_quota, **asked)[0] == "NoSuchResourceException"
+
+
+def test_an_increase_stays_open_until_it_is_granted(stack: Served) -> None:
+    quotas = stack.aws("service-quotas")
+    assert refused(quotas.request_service_quota_increase, **G5, DesiredValue=4)[0] == "IllegalArgumentException"
+    asked = quotas.request_service_quota_increase(**G5, DesiredValue=8)["RequestedQuota"]
+    assert (asked["Status"], asked["DesiredValue"]) == ("PENDING", 8.0)
+    said = refused(quotas.request_service_quota_increase, **G5, DesiredValue=9)
+    assert said[0] == "ResourceAlreadyExistsException"
+    history = quotas.list_requested_service_quota_change_history
+    assert [each["Id"] for each in history(ServiceCode="sagemaker", Status="PENDING")["RequestedQuotas"]] == [
+        asked["Id"]
+    ]
+    local.change_scenario(stack.port, quotas={"ml.g5.xlarge": 8})
+    assert quotas.get_requested_service_quota_change(RequestId=asked["Id"])["RequestedQuota"]["Status"] == "APPROVED"
+    assert history(Status="PENDING")["RequestedQuotas"] == []
+    by_quota = quotas.list_requested_service_quota_change_history_by_quota(**G5)["RequestedQuotas"]
+    assert [each["Status"] for each in by_quota] == ["APPROVED"]
+    assert quotas.get_service_quota(**G5)["Quota"]["Value"] == 8
+
+
+def test_what_is_no_scenario_is_refused(stack: Served) -> None:
+    for facts, words in (
+        ({"weather": "bad"}, "no 'weather'"),
+        ({"quota": "many"}, "quota is like 4"),
+        ({"approval": "maybe"}, "approval is one of required, approved, rejected"),
+    ):
+        with pytest.raises(InputError, match=words):
+            local.change_scenario(stack.port, **facts)
+    assert local.change_scenario(stack.port, free_trial=True)["free_trial"] is True
+    local.reset(stack.port)
+    assert local.change_scenario(stack.port)["free_trial"] is False
