@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check tests notebook third-party benchmark-startup format clean
+.PHONY: demo test check tests notebook notebook-sagemaker third-party benchmark-startup format clean
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -31,6 +31,14 @@ benchmark-startup: $(VENV)/.dev $(VENV)-peers/jina-sagemaker/.installed
 $(VENV)-peers/jina-sagemaker/.installed: | $(BIN)/python
 	$(PYTHON) -m venv "$(@D)"
 	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check jina-sagemaker==0.0.48
+	@touch "$@"
+
+notebook-sagemaker: $(VENV)-peers/sagemaker/.installed
+	"$(VENV)-peers/sagemaker/bin/python" notebooks/execute.py --check notebooks/*.ipynb
+
+$(VENV)-peers/sagemaker/.installed: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv "$(@D)"
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[notebook,sagemaker]"
 	@touch "$@"
 
 third-party: $(VENV)/.local

@@ -1,5 +1,6 @@
 """
 Runs a notebook top to bottom in this interpreter's environment and writes its outputs back: `make notebook`.
+With --check nothing is written: `make notebook-sagemaker` does so where the sagemaker SDK is installed too.
 
 Everything but the outputs stays as it was, and what differs at every run (times, ports) is not written, so that a
 second run changes nothing.
@@ -39,6 +40,9 @@ def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        nbformat.write(executed(Path(name)), name)
-        print(f"{name}: run top to bottom, outputs written", file=sys.stderr)
+    check = "--check" in sys.argv
+    for name in (word for word in sys.argv[1:] if word != "--check"):
+        ran = executed(Path(name))
+        if not check:
+            nbformat.write(ran, name)
+        print(f"{name}: run top to bottom, {'nothing' if check else 'outputs'} written", file=sys.stderr)
