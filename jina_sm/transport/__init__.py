@@ -7,31 +7,70 @@ answered, or raises one of our errors, translated by one table at its own edge. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True)
 class Request:
-    """One body for the model's container."""
+    """One body for the model. ``path`` is where an HTTP server takes it; SageMaker has no paths."""
 
     body: bytes
     content_type: str = "application/json"
     accept: str = "application/json"
+    path: str = "/invocations"
 
 
 @dataclass(frozen=True)
 class Response:
-    """What the container answered."""
+    """What the model answered. Header names are lower case."""
 
     body: bytes
     request_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Transport(Protocol):
-    """Where requests go. ``send`` is called from several threads at once."""
+    """Where requests go. ``send`` is called from several threads at once.
+
+    ``name`` is the target in an error or a log, ``region`` where it is, if it is anywhere. ``wire``: which dialects
+    are spoken there, those of the model's ``container`` or that of Jina's public ``api``.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def region(self) -> str | None: ...
+
+    @property
+    def wire(self) -> str: ...
 
     def send(self, request: Request) -> Response:
         """Raises InvocationError or AuthError."""
 
+    def instances(self) -> int | None:
+        """How many instances answer there; None where that cannot be known. Takes a request to find out."""
+
     def close(self) -> None: ...
+
+
+class AsyncTransport(Protocol):
+    """The same for one event loop."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def region(self) -> str | None: ...
+
+    @property
+    def wire(self) -> str: ...
+
+    async def send(self, request: Request) -> Response:
+        """Raises InvocationError or AuthError."""
+
+    async def instances(self) -> int | None: ...
+
+    async def close(self) -> None: ...

@@ -6,6 +6,7 @@ The service gives a model 60 s; our own read timeout is longer, so that its answ
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Mapping
@@ -71,6 +72,23 @@ class SageMakerTransport:
         self._client: Any = None
         self._lock = threading.Lock()
 
+    @property
+    def name(self) -> str:
+        return self.endpoint_name
+
+    @property
+    def wire(self) -> str:
+        return "container"
+
+    def instances(self) -> int | None:
+        """Of all variants, as DescribeEndpoint says; None where the caller may not ask."""
+        with contextlib.suppress(Exception):  # nobody's call fails because a helpful question did
+            aws = client(self._aws or session(), "sagemaker", self.region, url=self._url)
+            with contextlib.closing(aws):
+                told = aws.describe_endpoint(EndpointName=self.endpoint_name)
+            return sum(each.get("CurrentInstanceCount", 0) for each in told["ProductionVariants"]) or None
+        return None
+
     def send(self, request: Request) -> Response:
         import botocore.exceptions
 
@@ -89,7 +107,8 @@ class SageMakerTransport:
                 raise errors.ModelTimeoutError(
                     f"no answer within {READ_TIMEOUT_S} s", target=self.endpoint_name, region=self.region
                 ) from error
-        return Response(body, answer["ResponseMetadata"].get("RequestId"))
+        meta = answer["ResponseMetadata"]
+        return Response(body, meta.get("RequestId"), meta.get("HTTPHeaders", {}))
 
     def close(self) -> None:
         if self._client is not None:
