@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jina_sm.catalog import Model as Model
+    from jina_sm.client import AsyncClient as AsyncClient
     from jina_sm.client import Client as Client
+    from jina_sm.client import raw_responses as raw_responses
     from jina_sm.deploy.spec import Spec as Spec
+    from jina_sm.exchange import Event as Event
     from jina_sm.packing import Limits as Limits
     from jina_sm.retry import Policy as Policy
     from jina_sm.values import Embeddings as Embeddings
@@ -21,13 +24,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncClient": "client",
     "Client": "client",
     "Embeddings": "values",
+    "Event": "exchange",
     "Limits": "packing",
     "Model": "catalog",
     "Policy": "retry",
     "Ranking": "values",
     "Spec": "deploy.spec",
+    "raw_responses": "client",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  the names are strings
 

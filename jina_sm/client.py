@@ -1,56 +1,64 @@
 """
 The typed client: texts in, NumPy out, however many requests that takes.
 
-A thin driver of ``exchange``: it checks and packs what it is given, sends what the machine says on a few threads,
-and hands back what came in the order given. Bytes are encoded and decoded outside the machine's lock.
+``Client`` for threads and ``AsyncClient`` for an event loop make the same jobs (``calls``) for the same machine
+(``exchange``); what differs is who waits (``driver``). A target is a SageMaker endpoint, Jina's hosted API or a
+server of one's own; several targets are several places, the first of which is home.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import re
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Literal, Self, TypeVar
 
-import numpy as np
-
-from jina_sm import catalog, packing, retry, tokens, values, wire
+from jina_sm import calls, catalog, packing, retry, tokens
+from jina_sm.calls import Job
 from jina_sm.clock import Clock
-from jina_sm.errors import InputError, JinaSMError, ProtocolError
-from jina_sm.exchange import Call, Exchange, Send, Wake
-from jina_sm.transport import Request, Transport
-from jina_sm.values import Embeddings, EmbedRequest, Ranking, RerankRequest, Rows, Usage
+from jina_sm.driver import Tasks, Threads, Ticket
+from jina_sm.errors import InputError
+from jina_sm.exchange import Event, Exchange
+from jina_sm.transport import AsyncTransport, Response, Transport
+from jina_sm.transport.target import Target, open_async, open_transport, parse
+from jina_sm.values import Completion, Embeddings, Item, MultiVector, Ranking
 
-_log = logging.getLogger(__name__)
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
 
-_BYTES_A_NUMBER = {"A": 12.6, "B": 20.6}  # a v3 row of 1,024 numbers is 12.9 kB of JSON, one of v5 21 kB
-_BYTES_A_CODED_NUMBER = 5.4
-_BYTES_A_ROW = 120
+OnError = Literal["raise", "collect"]
+_Transport = TypeVar("_Transport", Transport, AsyncTransport)
+_kept: ContextVar[list[Response] | None] = ContextVar("jina_sm_responses", default=None)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What the machine carries for a call: bytes for some of its items, and rows out of the answer."""
+@contextmanager
+def raw_responses() -> Iterator[list[Response]]:
+    """The answers, byte for byte, that the calls made inside the block are answered with.
 
-    encode: Callable[[Sequence[int]], bytes]
-    decode: Callable[[Sequence[int], bytes], Rows]
-    over: threading.Event = field(default_factory=threading.Event)
+    >>> with raw_responses() as responses:
+    ...     client.embed(["a text"])
+    >>> responses[0].request_id, responses[0].headers, responses[0].body
+    """
+    responses: list[Response] = []
+    before = _kept.set(responses)
+    try:
+        yield responses
+    finally:
+        _kept.reset(before)
 
 
-class Client:
-    """Embeds and reranks with one model, in one region or several.
+class _Opening(Generic[_Transport]):
+    """``regions``: where the endpoint is, else those of ``JINA_SM_REGIONS``, else the session's region. The first is
+    home; the others take over while it fails. ``name``: the deployment's, if it was given one.
 
-    ``Client("jina-embeddings-v3").embed(["a text"]).vectors`` finds the endpoint that ``jina-sm deploy`` made, in
-    the regions given, else in those of ``JINA_SM_REGIONS``, else in the session's region. The first region is home;
-    the others take over while it fails. Thread-safe; ``close()`` it or use it in a ``with`` statement.
+    ``retry``: the bounds of trying again. ``limits``: what one request may hold. ``in_flight``: requests at once to
+    an instance; ``instances``: how many there are, where DescribeEndpoint cannot be asked. ``coalesce``: calls made
+    at the same time share requests. ``timeout_s``: for every call that brings no own. ``tokenizer``: the model's
+    ``tokenizer.json``, for exact lengths (extra ``tokenizer``). ``on_event`` is told of every request, answer, retry,
+    split, hedge and failover. ``session``: a boto3 session; ``url``: where AWS is, if elsewhere.
 
     Raises InputError for what can be known beforehand, else InvocationError or AuthError, when called.
     """
@@ -66,53 +74,96 @@ class Client:
         retry: retry.Policy = retry.Policy(),  # noqa: B008  a frozen value
         limits: packing.Limits = packing.Limits(),  # noqa: B008
         in_flight: int = IN_FLIGHT,
+        instances: int | None = None,
+        coalesce: bool = True,
+        timeout_s: float | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         clock: Clock = Clock(),  # noqa: B008
-        transports: Sequence[Transport] | None = None,
+        transports: Sequence[_Transport] | None = None,
         catalog_file: str | None = None,
     ) -> None:
         known = catalog.load(catalog_file)
         self.model = model if isinstance(model, catalog.Model) else known.model(model)
+        if in_flight < 1 or (instances is not None and instances < 1):
+            raise InputError(f"in_flight and instances are 1 or more, not {in_flight!r} and {instances!r}")
+        if timeout_s is not None and timeout_s <= 0:
+            raise InputError(f"timeout_s is more than 0, not {timeout_s!r}")
         if transports is None:
-            from jina_sm.transport.sagemaker import SageMakerTransport
-
             endpoint, homes = catalog.endpoint_name(self.model, name), regions_of(regions, session)
             for region in homes:
                 known.check_region(region)
-            transports = [
-                SageMakerTransport(endpoint, region, aws=session, url=url, connections=in_flight + 2)
-                for region in homes
-            ]
-        self._transports = tuple(transports)
-        if in_flight < 1 or not self._transports:
-            raise InputError(f"a client needs a target and in_flight of 1 or more, not {in_flight!r}")
-        self._limits = limits
-        self._clock = clock
-        self._exchange: Exchange[_Job] = Exchange(
-            len(self._transports), policy=retry, in_flight=in_flight, random=clock.random
+            found = [Target("sagemaker", self.model.key, region=region, endpoint_name=endpoint) for region in homes]
+            transports = self._open(found, session=session, url=url, in_flight=in_flight)
+        if not transports:
+            raise InputError("a client needs a target")
+        self._timeout_s = timeout_s
+        self._lengths = tokens.Lengths(tokenizer)
+        self._asking = calls.Asking(
+            model=self.model,
+            wires=tuple(dict.fromkeys(each.wire for each in transports)),
+            limits=limits,
+            lengths=self._lengths,
+            coalesce=coalesce,
         )
-        self._changed = threading.Condition()
-        self._pool = ThreadPoolExecutor(in_flight * len(self._transports) + 1, thread_name_prefix="jina_sm")
-        self._due: float | None = None
-        self._timing = False
-        self._closed = False
+        exchange: Exchange[Ticket] = Exchange(
+            [(each.name, each.region) for each in transports],
+            policy=retry,
+            limits=limits,
+            in_flight=in_flight,
+            random=clock.random,
+        )
+        for number in range(len(transports)):
+            exchange.resize(number, instances or 1)
+        self._driver = self._driven(
+            transports,
+            exchange,
+            clock=clock,
+            lengths=self._lengths,
+            ask_instances=instances is None,
+            on_event=on_event,
+        )
 
     @classmethod
     def sagemaker(
         cls, endpoint_name: str, *, model: str | catalog.Model, region: str | None = None, **settings: Any
     ) -> Self:
         """A client of an endpoint that this tool did not deploy. ``settings`` are the constructor's."""
-        from jina_sm.transport.sagemaker import SageMakerTransport
+        (home,) = regions_of([region] if region else None, settings.get("session"))[:1]
+        return cls._of([Target("sagemaker", _key(model), region=home, endpoint_name=endpoint_name)], model, settings)
 
-        session = settings.get("session")
-        (home,) = regions_of([region] if region else None, session)[:1]
-        transport = SageMakerTransport(
-            endpoint_name,
-            home,
-            aws=session,
-            url=settings.get("url"),
-            connections=settings.get("in_flight", IN_FLIGHT) + 2,
-        )
-        return cls(model, transports=[transport], **settings)
+    @classmethod
+    def jina_api(cls, model: str | catalog.Model, *, api_key: str | None = None, **settings: Any) -> Self:
+        """A client of Jina's hosted API. ``api_key=None``: that of ``JINA_API_KEY``."""
+        return cls._of([Target("jina-api", _key(model))], model, settings, api_key=api_key)
+
+    @classmethod
+    def self_hosted(cls, url: str, *, model: str | catalog.Model, api_key: str | None = None, **settings: Any) -> Self:
+        """A client of a server of one's own that speaks ``/v1/embeddings`` and ``/v1/rerank``."""
+        return cls._of([Target("self-hosted", _key(model), url=url)], model, settings, api_key=api_key)
+
+    @classmethod
+    def at(cls, *targets: str, **settings: Any) -> Self:
+        """A client of targets named by strings, home first.
+
+        ``sagemaker://us-east-1/my-endpoint?model=jina-embeddings-v3``, ``jina-api://?model=...`` or
+        ``http://host:8080?model=...``; all of one model.
+        """
+        parsed = [parse(target) for target in targets]
+        if len({target.model for target in parsed}) != 1:
+            raise InputError(f"a client has targets of one model, not {sorted({each.model for each in parsed})}")
+        return cls._of(parsed, parsed[0].model, settings)
+
+    @classmethod
+    def from_env(cls, **settings: Any) -> Self:
+        """A client of the targets in ``JINA_SM_TARGETS``, separated by blanks or commas, home first."""
+        given = re.findall(r"[^\s,]+", os.environ.get("JINA_SM_TARGETS", ""))
+        if not given:
+            raise InputError(
+                "JINA_SM_TARGETS names no target",
+                cure="Set it, for instance to sagemaker://us-east-1/my-endpoint?model=jina-embeddings-v3.",
+            )
+        return cls.at(*given, **settings)
 
     @classmethod
     def local(
@@ -129,51 +180,99 @@ class Client:
         url = f"http://127.0.0.1:{local_port()}"
         return cls(model, regions=found, session=local_session(found[0]), url=url, **settings)
 
+    @classmethod
+    def _of(
+        cls, targets: Sequence[Target], model: str | catalog.Model, settings: dict[str, Any], api_key: str | None = None
+    ) -> Self:
+        transports = cls._open(
+            targets,
+            session=settings.get("session"),
+            url=settings.get("url"),
+            in_flight=settings.get("in_flight", IN_FLIGHT),
+            api_key=api_key,
+        )
+        return cls(model, transports=transports, **settings)
+
+    @staticmethod
+    def _open(targets: Sequence[Target], **how: Any) -> Sequence[_Transport]:
+        raise NotImplementedError
+
+    @staticmethod
+    def _driven(transports: Sequence[_Transport], exchange: Exchange[Ticket], **how: Any) -> Any:
+        raise NotImplementedError
+
+
+class Client(_Opening[Transport]):
+    """Embeds, reranks and reads with one model, in one place or several.
+
+    ``Client("jina-embeddings-v3").embed(["a text"]).vectors`` finds the endpoint that ``jina-sm deploy`` made.
+    Thread-safe; ``close()`` it or use it in a ``with`` statement. Its settings:
+    """
+
+    __doc__ = f"{__doc__}\n{_Opening.__doc__}"
+    _driver: Threads
+
     def embed(
         self,
-        texts: Iterable[str],
+        texts: Iterable[Item],
         *,
         task: str | None = None,
         dimensions: int | None = None,
+        normalize: bool = True,
+        late_chunking: bool = False,
+        truncate: bool = False,
+        on_error: OnError = "raise",
+        timeout_s: float | None = None,
     ) -> Embeddings:
         """One vector a text, in the order given, however many requests that takes.
 
         >>> client.embed(["a red bicycle"], task="retrieval.passage", dimensions=256).vectors.shape
         (1, 256)
 
-        ``task=None`` is the model's own default; ``dimensions=None`` its full length. Vectors come as the model gives
-        them: those of v1, v2 and CLIP are not of unit length (``client.model.normalized``).
+        ``task=None`` is the model's own default; ``dimensions=None`` its full length. ``normalize``: vectors of unit
+        length, also of a model that gives others (v1, v2, CLIP), so that a dot product is the cosine; False: as the
+        model gives them. ``late_chunking``: the texts are the chunks of one document and are embedded together.
+        ``truncate``: a text that is too long is cut by the model, not refused. Where the model takes them, images and
+        other media may stand among the texts (``jina_sm.image(...)``).
+
+        ``on_error="collect"``: an item that the model refuses is set down in ``.errors`` and the rest is embedded;
+        "raise": its error is raised, with its ``index``. ``timeout_s``: a DeadlineExceededError after so long.
         """
-        self._check_kind("embed", "embedding", "clip")
-        self.model.check_task(task)
-        self.model.check_dimensions(dimensions)
-        speech = wire.dialect(self.model)
-        given = values.texts_of(texts, call="embed", name="texts")
-        asked = EmbedRequest(
-            items=given,
-            task=task or self.model.default_task,
+        job = self._asking.embed(
+            texts,
+            task=task,
             dimensions=dimensions,
-            base64="base64" in speech.takes,
+            normalize=normalize,
+            late_chunking=late_chunking,
+            truncate=truncate,
         )
-        width = dimensions or self.model.dimensions
-        number = _BYTES_A_CODED_NUMBER if asked.base64 else _BYTES_A_NUMBER[speech.generation]
-        answered = int((width or 0) * number) + _BYTES_A_ROW
+        return self._run(job, on_error, timeout_s)
 
-        def part(items: Sequence[int]) -> EmbedRequest:
-            return replace(asked, items=tuple(given[item] for item in items))
+    def embed_multi(
+        self,
+        texts: Iterable[Item],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        on_error: OnError = "raise",
+        timeout_s: float | None = None,
+    ) -> MultiVector:
+        """One vector a token of each text: ColBERT (``task="query"`` or ``"document"``), or v4's many vectors.
 
-        def decode(items: Sequence[int], body: bytes) -> Rows:
-            rows: Rows = speech.decode_response(part(items), body)
-            if width is not None and rows.values.shape[1] != width:
-                raise ProtocolError(f"vectors of {rows.values.shape[1]} dimensions came, not of {width}")
-            return rows
+        >>> passages.maxsim(client.embed_multi(["what do bees make?"], task="query"))
+        """
+        job = self._asking.embed_multi(texts, task=task, dimensions=dimensions)
+        return self._run(job, on_error, timeout_s)
 
-        sizes = [self._size(text, "texts", index, answered) for index, text in enumerate(given)]
-        batches = packing.batches(sizes, self._limits, _weight(speech.encode_request(replace(asked, items=()))))
-        call = self._run(_Job(lambda items: speech.encode_request(part(items)), decode), batches)
-        return Embeddings(_in_order(call, len(given)), _usage(call), self.model.key)
-
-    def rerank(self, query: str, documents: Iterable[str], *, top_n: int | None = None) -> Ranking:
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[Item],
+        *,
+        top_n: int | None = None,
+        on_error: OnError = "raise",
+        timeout_s: float | None = None,
+    ) -> Ranking:
         """The documents by falling relevance to the query, the best ``top_n`` of them.
 
         >>> client.rerank("pet food", ["tyres", "dog biscuits"], top_n=1)[0].document
@@ -182,35 +281,22 @@ class Client:
         Many documents travel in several requests. That changes no score, except a little with v3 and v3.5, which
         weigh the documents of a request against each other.
         """
-        self._check_kind("rerank", "reranker")
-        values.check_text(query, "query")
-        values.check_top_n(top_n)
-        given = values.texts_of(documents, call="rerank", name="documents")
-        asked = RerankRequest(query=query, documents=given)
-        speech = wire.dialect(self.model)
+        return self._run(self._asking.rerank(query, documents, top_n=top_n), on_error, timeout_s)
 
-        def part(items: Sequence[int]) -> RerankRequest:
-            return replace(asked, documents=tuple(given[item] for item in items))
-
-        sizes = [self._size(text, "documents", index, None, query) for index, text in enumerate(given)]
-        batches = packing.batches(sizes, self._limits, _weight(speech.encode_request(replace(asked, documents=()))))
-        job = _Job(
-            lambda items: speech.encode_request(part(items)),
-            lambda items, body: speech.decode_response(part(items), body),
-        )
-        call = self._run(job, batches)
-        scores = _in_order(call, len(given))
-        return Ranking.of(scores, given, top_n=top_n, usage=_usage(call), model=self.model.key)
+    def read(
+        self,
+        html: str,
+        *,
+        instruction: str | None = None,
+        schema: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Completion:
+        """A page as Markdown, or as the JSON that a schema asks for."""
+        return self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
 
     def close(self) -> None:
-        """Ends the client's threads and connections. Calls under way are finished first."""
-        with self._changed:
-            self._closed = True
-            while not self._exchange.idle:
-                self._changed.wait()
-        self._pool.shutdown()
-        for transport in self._transports:
-            transport.close()
+        """Ends the client's connections. Calls under way are finished first."""
+        self._driver.close()
 
     def __enter__(self) -> Self:
         return self
@@ -220,106 +306,119 @@ class Client:
     ) -> None:
         self.close()
 
-    def _check_kind(self, call: str, *kinds: str) -> None:
-        if self.model.kind not in kinds:
-            needed = " or ".join(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind in kinds)
-            raise InputError(f"{call}() needs {needed}, and {self.model.key} is a {self.model.kind} model")
+    def _run(self, job: Job, on_error: OnError, timeout_s: float | None) -> Any:
+        _check_on_error(on_error)
+        collect = on_error == "collect"
+        return calls.result(
+            self._driver.run(job, timeout_s=timeout_s or self._timeout_s, collect=collect, keep=_kept.get())
+        )
 
-    def _size(self, text: str, name: str, index: int, answered: int | None, query: str | None = None) -> packing.Size:
-        beside = tokens.estimate(query) if query else 0
-        if tokens.surely_more_than(self.model.max_tokens - beside, text):
-            raise InputError(
-                f"{name}[{index}] has about {tokens.estimate(text):,} tokens"
-                + (f" and the query {beside:,}" if query else "")
-                + f"; {self.model.key} reads {self.model.max_tokens:,}",
-                cure="Split it.",
-            )
-        sent = wire.weight(text)
-        if sent > self._limits.request_bytes:
-            raise InputError(f"{name}[{index}] is larger than a request may be ({sent:,} bytes)", cure="Split it.")
-        # A reranker echoes the document; an embedding's size is its numbers'.
-        comes = sent + 2 * _BYTES_A_ROW if answered is None else answered
-        return packing.Size(tokens=tokens.estimate(text) + beside, request_bytes=sent, response_bytes=comes)
+    @staticmethod
+    def _open(targets: Sequence[Target], **how: Any) -> Sequence[Transport]:
+        return [open_transport(target, **how) for target in targets]
 
-    def _run(self, job: _Job, batches: Sequence[Sequence[int]]) -> Call[_Job]:
-        """Hands a call to the machine and waits until it is over. Raises its error.
+    @staticmethod
+    def _driven(transports: Sequence[Transport], exchange: Exchange[Ticket], **how: Any) -> Threads:
+        return Threads(transports, exchange, **how)
 
-        The caller only waits: threads of the pool send, so an interrupt here upsets nobody else's call.
-        """
-        with self._changed:
-            if self._closed:
-                raise InputError("the client is closed")
-            call = self._exchange.add(job, batches, self._clock.now())
-        try:
-            self._pool.submit(self._work)
-            job.over.wait()
-        except BaseException:
-            with self._changed:
-                self._exchange.abandon(call)
-                self._changed.notify_all()
-            raise
-        if call.error is not None:
-            raise call.error
-        return call
 
-    def _work(self) -> None:
-        """Sends whatever may be sent, one after another, and calls another thread for what may go beside it."""
-        while True:
-            with self._changed:
-                step = self._exchange.next(self._clock.now())
-                if isinstance(step, Wake):
-                    self._wake_at(step.at)
-                if not isinstance(step, Send):
-                    return
-                with contextlib.suppress(RuntimeError):  # at the interpreter's end: this thread does it all
-                    self._pool.submit(self._work)
-            came = self._sent(step)
-            with self._changed:
-                if isinstance(came, Rows):
-                    self._exchange.answered(step, came)
-                else:
-                    self._exchange.failed(step, came, self._clock.now())
-                if step.call.over:
-                    step.call.job.over.set()
-                self._changed.notify_all()
+class AsyncClient(_Opening[AsyncTransport]):
+    """``Client`` for one event loop: the same settings, calls, results and errors. Needs the extra ``async``."""
 
-    def _sent(self, send: Send[_Job]) -> Rows | JinaSMError:
-        """What came of one request. Never raises: whoever waits must hear of it rather than wait for ever."""
-        job, items, transport = send.call.job, send.piece.items, self._transports[send.target]
-        try:
-            response = transport.send(Request(job.encode(items)))
-            _log.debug("%s items, target %s, request id %s", len(items), send.target, response.request_id)
-            return job.decode(items, response.body)
-        except JinaSMError as error:
-            if isinstance(error, ProtocolError):
-                error.target = getattr(transport, "endpoint_name", None)
-                error.region = getattr(transport, "region", None)
-            _log.debug("%s items, target %s: %s", len(items), send.target, error)
-            return error
-        except BaseException as error:
-            broken = JinaSMError(f"unexpected {type(error).__name__}: {error}")
-            broken.__cause__ = error
-            return broken
+    _driver: Tasks
 
-    def _wake_at(self, at: float) -> None:
-        """Sees to it that somebody works again at that time. A thread keeps time only while there is some to keep."""
-        self._due = at
-        if self._timing:
-            self._changed.notify_all()
-        else:
-            self._timing = True
-            threading.Thread(target=self._keep_time, name="jina_sm timer", daemon=True).start()
+    async def embed(
+        self,
+        texts: Iterable[Item],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        late_chunking: bool = False,
+        truncate: bool = False,
+        on_error: OnError = "raise",
+        timeout_s: float | None = None,
+    ) -> Embeddings:
+        """As ``Client.embed``."""
+        job = self._asking.embed(
+            texts,
+            task=task,
+            dimensions=dimensions,
+            normalize=normalize,
+            late_chunking=late_chunking,
+            truncate=truncate,
+        )
+        return await self._run(job, on_error, timeout_s)
 
-    def _keep_time(self) -> None:
-        with self._changed:
-            while self._due is not None:
-                if (left := self._due - self._clock.now()) > 0:
-                    self._clock.wait(self._changed, left)
-                    continue
-                self._due = None
-                with contextlib.suppress(RuntimeError):
-                    self._pool.submit(self._work)
-            self._timing = False
+    async def embed_multi(
+        self,
+        texts: Iterable[Item],
+        *,
+        task: str | None = None,
+        dimensions: int | None = None,
+        on_error: OnError = "raise",
+        timeout_s: float | None = None,
+    ) -> MultiVector:
+        """As ``Client.embed_multi``."""
+        return await self._run(self._asking.embed_multi(texts, task=task, dimensions=dimensions), on_error, timeout_s)
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Iterable[Item],
+        *,
+        top_n: int | None = None,
+        on_error: OnError = "raise",
+        timeout_s: float | None = None,
+    ) -> Ranking:
+        """As ``Client.rerank``."""
+        return await self._run(self._asking.rerank(query, documents, top_n=top_n), on_error, timeout_s)
+
+    async def read(
+        self,
+        html: str,
+        *,
+        instruction: str | None = None,
+        schema: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Completion:
+        """As ``Client.read``."""
+        return await self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
+
+    async def close(self) -> None:
+        """Ends the client's connections. Calls under way are finished first."""
+        await self._driver.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, job: Job, on_error: OnError, timeout_s: float | None) -> Any:
+        _check_on_error(on_error)
+        collect = on_error == "collect"
+        call = await self._driver.run(job, timeout_s=timeout_s or self._timeout_s, collect=collect, keep=_kept.get())
+        return calls.result(call)
+
+    @staticmethod
+    def _open(targets: Sequence[Target], **how: Any) -> Sequence[AsyncTransport]:
+        return [open_async(target, **how) for target in targets]
+
+    @staticmethod
+    def _driven(transports: Sequence[AsyncTransport], exchange: Exchange[Ticket], **how: Any) -> Tasks:
+        return Tasks(transports, exchange, **how)
+
+
+def _key(model: str | catalog.Model) -> str:
+    return model if isinstance(model, str) else model.key
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "collect"):
+        raise InputError(f"on_error is 'raise' or 'collect', not {on_error!r}")
 
 
 def regions_of(given: Sequence[str] | None, session: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -337,20 +436,3 @@ def regions_of(given: Sequence[str] | None, session: Any, environ: Mapping[str, 
     if len(set(regions)) < len(regions):
         raise InputError(f"a region is named twice in {', '.join(regions)}")
     return regions
-
-
-def _weight(body: bytes) -> packing.Size:
-    return packing.Size(tokens=0, request_bytes=len(body), response_bytes=300)
-
-
-def _in_order(call: Call[_Job], count: int) -> values.Vectors:
-    """The rows of all answers at the places of their items."""
-    _, first = call.answers[0]
-    whole = np.empty((count, *first.values.shape[1:]), dtype=np.float32)
-    for items, rows in call.answers:
-        whole[list(items)] = rows.values
-    return whole
-
-
-def _usage(call: Call[_Job]) -> Usage:
-    return Usage(sum(rows.tokens for _, rows in call.answers), call.requests)

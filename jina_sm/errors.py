@@ -14,6 +14,7 @@ What can go wrong, drawn once.
             ModelUnavailableError   ... and could not serve: loading, overloaded, unreachable
             ModelFailedError        ... and its model raised (500): perhaps the input, perhaps not
             ProtocolError           ... and what it answered cannot be right
+            DeadlineExceededError   ... and had not answered when the caller's time was up
         DeployError                 AWS was asked to make or remove something
             NotSubscribedError      the account has not subscribed to the model package
             NameTakenError          the name belongs to something this tool did not make
@@ -35,7 +36,8 @@ class JinaSMError(Exception):
 
     ``cure`` is the next thing to do, as a sentence or a command. ``code`` is AWS's own name of the error, ``status``
     the HTTP status of the model's container where that answered, else of the service. ``attempts`` counts requests
-    sent, the first included.
+    sent, the first included. ``index`` is the place, in what was given, of the one item that is to blame, if one is;
+    ``item`` is its name, as in ``texts[3]``.
     """
 
     exit_code = 1
@@ -64,6 +66,8 @@ class JinaSMError(Exception):
         self.retry_after_s = retry_after_s
         self.log_link = log_link
         self.attempts: int | None = None
+        self.index: int | None = None
+        self.item: str | None = None
 
     def __str__(self) -> str:
         where = " in ".join(fact for fact in (self.target, self.region) if fact)
@@ -75,7 +79,8 @@ class JinaSMError(Exception):
             f"logs: {self.log_link}" if self.log_link else "",
         ]
         known = ", ".join(fact for fact in facts if fact)
-        return self.message + (f" ({known})" if known else "") + (f". {self.cure}" if self.cure else "")
+        said = f"{self.item}: {self.message}" if self.item else self.message
+        return said + (f" ({known})" if known else "") + (f". {self.cure}" if self.cure else "")
 
 
 class InputError(JinaSMError, ValueError):
@@ -129,6 +134,10 @@ class ModelFailedError(InvocationError):
 
 class ProtocolError(InvocationError):
     """The answer cannot be right: not JSON, the wrong number of rows, not finite."""
+
+
+class DeadlineExceededError(InvocationError):
+    """The time that the caller gave was up before the answer was there."""
 
 
 class DeployError(JinaSMError):

@@ -10,16 +10,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from jina_sm.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What one item weighs in a request and, as expected, in its answer."""
+    """What items weigh in a request and, as expected, in its answer."""
 
     tokens: int
     request_bytes: int
     response_bytes: int
+
+    def __add__(self, other: Size) -> Size:
+        return Size(
+            tokens=self.tokens + other.tokens,
+            request_bytes=self.request_bytes + other.request_bytes,
+            response_bytes=self.response_bytes + other.response_bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sizes:
+    """The sizes of a call's items, int64 of shape (n,) each."""
+
+    tokens: NDArray[np.int64]
+    request_bytes: NDArray[np.int64]
+    response_bytes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def of(self, items: Sequence[int]) -> Size:
+        """What these weigh together."""
+        if len(items) == 1:  # the commonest call, and NumPy's set-up costs more than the sum
+            item = items[0]
+            return Size(
+                tokens=int(self.tokens[item]),
+                request_bytes=int(self.request_bytes[item]),
+                response_bytes=int(self.response_bytes[item]),
+            )
+        chosen = np.fromiter(items, dtype=np.intp, count=len(items))
+        return Size(
+            tokens=int(self.tokens[chosen].sum()),
+            request_bytes=int(self.request_bytes[chosen].sum()),
+            response_bytes=int(self.response_bytes[chosen].sum()),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +87,47 @@ class Limits:
         )
 
 
-def batches(sizes: Sequence[Size], limits: Limits, overhead: Size) -> list[list[int]]:
+def batches(sizes: Sizes, limits: Limits, overhead: Size) -> list[tuple[int, ...]]:
     """Every index once, longest first, in batches that fit the limits.
 
     ``overhead`` is what a request weighs before its first item. An item that fits no request even alone gets one of
     its own: who may send it is not decided here.
     """
-    longest_first = sorted(range(len(sizes)), key=lambda index: -sizes[index].tokens)
-    packed: list[list[int]] = []
-    total = overhead
+    longest_first = np.argsort(-sizes.tokens, kind="stable").tolist()
+    rows = list(zip(sizes.tokens.tolist(), sizes.request_bytes.tolist(), sizes.response_bytes.tolist(), strict=True))
+    packed: list[tuple[int, ...]] = []
+    batch: list[int] = []
+    tokens, sent, comes = overhead.tokens, overhead.request_bytes, overhead.response_bytes
     for index in longest_first:
-        total = _sum(total, sizes[index])
-        if not packed or not limits.hold(total, len(packed[-1]) + 1):
-            packed.append([])
-            total = _sum(overhead, sizes[index])
-        packed[-1].append(index)
-    return packed
+        one = rows[index]
+        tokens, sent, comes = tokens + one[0], sent + one[1], comes + one[2]
+        full = (
+            len(batch) >= limits.items
+            or tokens > limits.tokens
+            or sent > limits.request_bytes
+            or comes > limits.response_bytes
+        )
+        if batch and full:
+            packed.append(tuple(batch))
+            batch = []
+            tokens = overhead.tokens + one[0]
+            sent = overhead.request_bytes + one[1]
+            comes = overhead.response_bytes + one[2]
+        batch.append(index)
+    return [*packed, tuple(batch)] if batch else packed
 
 
-def _sum(a: Size, b: Size) -> Size:
-    return Size(
-        tokens=a.tokens + b.tokens,
-        request_bytes=a.request_bytes + b.request_bytes,
-        response_bytes=a.response_bytes + b.response_bytes,
-    )
+def parts(items: Sequence[int], sizes: Sizes, count: int) -> list[tuple[int, ...]]:
+    """The items, in their order, in ``count`` runs of about as many tokens each. None is empty."""
+    count = max(1, min(count, len(items)))
+    weights = sizes.tokens[np.fromiter(items, dtype=np.intp, count=len(items))]
+    middles = np.cumsum(weights) - weights / 2
+    ends = np.searchsorted(middles, weights.sum() * np.arange(1, count) / count).tolist()
+    cut: list[tuple[int, ...]] = []
+    start = 0
+    for number, end in enumerate([*ends, len(items)]):
+        left = count - 1 - number  # runs still to come, each of one item at least
+        stop = min(max(end, start + 1), len(items) - left)
+        cut.append(tuple(items[start:stop]))
+        start = stop
+    return cut

@@ -18,13 +18,15 @@ class Rule:
     """What one kind of failure allows.
 
     ``repeats``: how often the same items may be sent again for this reason. ``base_s``: the first wait, doubling
-    after. ``elsewhere``: another region may do better. ``split``: half of it may do better.
+    after. ``elsewhere``: another region may do better. ``split``: half of it may do better. ``isolate``: one item
+    may be to blame for the others; halves tell which.
     """
 
     repeats: int = 0
     base_s: float = 0.0
     elsewhere: bool = False
     split: bool = False
+    isolate: bool = False
 
 
 NEVER = Rule()
@@ -34,9 +36,10 @@ RULES: Mapping[type[errors.JinaSMError], Rule] = {
     # The container goes on with what timed out, so the same again only doubles its load: halves, or elsewhere.
     errors.ModelTimeoutError: Rule(repeats=1, base_s=1.0, elsewhere=True, split=True),
     errors.PayloadTooLargeError: Rule(split=True),
+    errors.BadRequestError: Rule(isolate=True),
     # Older containers say 500 for bad input too: once more, then believe it.
-    errors.ModelFailedError: Rule(repeats=1, base_s=0.5),
-    errors.ProtocolError: Rule(repeats=1, base_s=0.1),
+    errors.ModelFailedError: Rule(repeats=1, base_s=0.5, isolate=True),
+    errors.ProtocolError: Rule(repeats=1, base_s=0.1, isolate=True),
     errors.EndpointNotFoundError: Rule(elsewhere=True),
 }
 
@@ -45,18 +48,25 @@ RULES: Mapping[type[errors.JinaSMError], Rule] = {
 class Policy:
     """The bounds of trying again.
 
-    ``seconds`` counts from the call's start and ends trying, not a request under way. ``longest_s`` bounds one
-    wait, a ``Retry-After`` too. ``rest_s``: for how long a target that failed is passed over while others are there.
+    ``attempts`` and ``seconds`` count from when the items were first sent; ``seconds`` ends trying, not a request
+    under way. ``longest_s`` bounds one wait, a ``Retry-After`` too. ``rest_s``: for how long a target that failed is
+    passed over while others are there, doubling up to ten times that while it goes on failing.
+
+    ``budget``: all calls of a client share so many repeats; five answers earn one back. With everything failing,
+    retries then end instead of adding to the load. ``hedge_after``: with nothing else to send, a request that has
+    taken so many times as long as usual is sent once more, and the first answer counts; 0: never.
     """
 
     attempts: int = 6
     seconds: float = 180.0
     longest_s: float = 20.0
     rest_s: float = 30.0
+    budget: int = 100
+    hedge_after: float = 2.5
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.seconds, self.longest_s, self.rest_s) < 0:
-            raise errors.InputError(f"{self!r}: attempts is 1 or more, and no time is negative")
+        if self.attempts < 1 or min(self.seconds, self.longest_s, self.rest_s, self.budget, self.hedge_after) < 0:
+            raise errors.InputError(f"{self!r}: attempts is 1 or more, and nothing is negative")
 
 
 def rule(error: errors.JinaSMError) -> Rule:

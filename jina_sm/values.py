@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jina_sm.errors import InputError
+from jina_sm.errors import InputError, JinaSMError
 
 Vectors = NDArray[np.float32]
 MEDIA = ("image", "audio", "video", "pdf")
@@ -110,6 +111,7 @@ class Completion:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    timings: Timings | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,33 @@ class Usage:
     requests: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Where the time of a call went, in seconds: ``queued_s`` until its first request was sent, ``decode_s`` turning
+    answers into arrays (of the requests it shared too), and how many requests, retries, halvings and second copies.
+    """
+
+    total_s: float
+    queued_s: float
+    decode_s: float
+    requests: int
+    retries: int = 0
+    splits: int = 0
+    hedges: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """One vector a text, in the order given. ``vectors`` is float32 of shape (n, d)."""
+    """One vector an item, in the order given. ``vectors`` is float32 of shape (n, d).
+
+    ``errors``: with ``on_error="collect"``, what went wrong with the items that have no vector; their rows are NaN.
+    """
 
     vectors: Vectors
     usage: Usage
     model: str
+    timings: Timings | None = None
+    errors: Mapping[int, JinaSMError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
@@ -163,24 +185,43 @@ class Ranked:
 
     index: int
     relevance_score: float
-    document: str
+    document: Item
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Documents by falling relevance. ``indices`` (n,) int64 and ``scores`` (n,) float32 are in that order."""
+    """Documents by falling relevance. ``indices`` (n,) int64 and ``scores`` (n,) float32 are in that order.
+
+    ``errors``: with ``on_error="collect"``, what went wrong with the documents that are not among them.
+    """
 
     indices: NDArray[np.int64]
     scores: Vectors
-    documents: tuple[str, ...]
+    documents: tuple[Item, ...]
     usage: Usage
     model: str
+    timings: Timings | None = None
+    errors: Mapping[int, JinaSMError] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scores: Vectors, documents: tuple[str, ...], *, top_n: int | None, usage: Usage, model: str) -> Ranking:
-        """The ranking that scores (n,), given in the order of the documents, make. Equal scores keep their order."""
-        order = np.argsort(-scores, kind="stable")[:top_n]
-        return cls(order, scores[order], tuple(documents[i] for i in order), usage, model)
+    def of(
+        cls,
+        scores: Vectors,
+        documents: tuple[Item, ...],
+        *,
+        top_n: int | None,
+        usage: Usage,
+        model: str,
+        timings: Timings | None = None,
+        errors: Mapping[int, JinaSMError] = MappingProxyType({}),
+    ) -> Ranking:
+        """The ranking that scores (n,), given in the order of the documents, make. Equal scores keep their order.
+
+        A document whose score is NaN has none, and is left out.
+        """
+        order = np.argsort(-scores, kind="stable")
+        order = order[~np.isnan(scores[order])][:top_n]
+        return cls(order, scores[order], tuple(documents[i] for i in order), usage, model, timings, errors)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -193,7 +234,7 @@ class Ranking:
         return Ranked(int(self.indices[place]), float(self.scores[place]), self.documents[place])
 
     def _repr_html_(self) -> str:
-        rows = [[f"{each.relevance_score:.4f}", str(each.index), each.document] for each in self]
+        rows = [[f"{each.relevance_score:.4f}", str(each.index), str(each.document)] for each in self]
         return _html_table(repr(self), ["score", "index", "document"], rows)
 
     def __repr__(self) -> str:
@@ -208,24 +249,26 @@ def _html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]
     return f"<table><caption>{escape(caption)}</caption><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def texts_of(given: object, *, call: str, name: str) -> tuple[str, ...]:
-    """The texts, if that is what they are. Raises InputError that names the item and the cure."""
-    if isinstance(given, str | bytes):
+def items_of(given: object, *, call: str, name: str) -> tuple[Item, ...]:
+    """The texts and media, if that is what they are. Raises InputError that names the item and the cure."""
+    if isinstance(given, str | bytes | Media):
         raise InputError(f"{call}() takes a list of {name}; for one, pass [text]")
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise InputError(f"{call}() takes a list of {name}, not {type(given).__name__}")
-    texts = tuple(given)
-    if not texts:
+    found = tuple(given)
+    if not found:
         raise InputError(f"{call}() was given no {name}")
-    for index, text in enumerate(texts):
-        check_text(text, f"{name}[{index}]")
-    return texts
+    for index, item in enumerate(found):
+        if not isinstance(item, Media):
+            check_text(item, f"{name}[{index}]")
+    return found
 
 
 def check_text(text: object, item: str) -> None:
     """Raises InputError, which names the item, unless it is a text that can be sent."""
     if not isinstance(text, str):
-        raise InputError(f"{item} is a {type(text).__name__}, not a string")
+        cure = "For an image, pass jina_sm.image(...)." if hasattr(text, "save") or isinstance(text, bytes) else None
+        raise InputError(f"{item} is a {type(text).__name__}, not a string", cure=cure)
     if not text:
         raise InputError(f"{item} is empty")
     try:
@@ -241,3 +284,10 @@ def check_top_n(top_n: object) -> None:
     """Raises InputError unless top_n is None or a whole number of 1 or more."""
     if top_n is not None and (type(top_n) is not int or top_n < 1):
         raise InputError(f"top_n is a whole number of 1 or more, not {top_n!r}")
+
+
+class MultiVector: ...
+
+
+def normalized(vectors: Vectors) -> Vectors:
+    return vectors

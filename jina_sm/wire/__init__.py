@@ -55,6 +55,9 @@ class Dialect(Protocol, Generic[_Asked, _Told]):
         """Of the container: A is Jina's own server, B its OpenAI-like one, C is vLLM."""
 
     @property
+    def path(self) -> str: ...
+
+    @property
     def takes(self) -> Mapping[str, str]:
         """The request's optional fields that the model can be told, each with its name on the wire."""
 
@@ -70,7 +73,7 @@ class Dialect(Protocol, Generic[_Asked, _Told]):
         """Raises ProtocolError unless the body answers the request, item for item."""
 
 
-def dialect(model: Model) -> Dialect[Any, Any]:
+def dialect(model: Model, *, wire: str = "container") -> Dialect[Any, Any]:
     """The dialect that the model speaks. Raises InputError for one that this version does not."""
     if model.dialect not in _FAMILIES:
         raise InputError(

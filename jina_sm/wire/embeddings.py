@@ -32,6 +32,7 @@ class Embeddings:
     """One dialect. ``bare``: a text is a string, not an object; ``several``: an item always has many vectors."""
 
     generation: str
+    path: str = "/invocations"
     takes: Mapping[str, str] = field(default_factory=dict)
     media: Mapping[str, str] = field(default_factory=dict)
     bare: bool = False

@@ -29,6 +29,7 @@ class Reader:
 
     instructed: bool
     generation: str = "C"
+    path: str = "/invocations"
     takes: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
 

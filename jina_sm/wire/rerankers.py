@@ -30,6 +30,7 @@ class Reranker:
     listed: bool = False
     listwise: bool = False
     generation: str = "A"
+    path: str = "/invocations"
     takes: Mapping[str, str] = field(default_factory=lambda: {"top_n": "top_n"})
     model: str = ""
 

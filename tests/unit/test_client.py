@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_sm import Client, Limits, Policy, catalog, errors, wire
+from jina_sm.client import raw_responses
 from jina_sm.clock import Clock
+from jina_sm.exchange import Event
 from jina_sm.transport import Request, Response
 from jina_sm.values import EmbedRequest, RerankRequest, Rows
 
@@ -24,7 +26,18 @@ embeddings_v3 = wire.dialect(KNOWN.model(V3))
 reranker_v2 = wire.dialect(KNOWN.model(RERANKER))
 
 
-class FakeTransport:
+class Fake:
+    """What every fake target says of itself."""
+
+    name, region, wire = "fake", None, "container"
+
+    def instances(self) -> int | None:
+        return None
+
+    def close(self) -> None: ...
+
+
+class FakeTransport(Fake):
     """Answers each text with a vector that is its own, after the failures it was given."""
 
     def __init__(self, *failures: errors.JinaSMError | bytes) -> None:
@@ -49,7 +62,7 @@ class FakeTransport:
         self.closed = True
 
 
-class FakeReranker:
+class FakeReranker(Fake):
     """Scores a document by its length."""
 
     def __init__(self) -> None:
@@ -60,8 +73,6 @@ class FakeReranker:
         self.asked.append(asked)
         scores = np.array([len(document) for document in asked.documents], dtype=np.float32)
         return Response(reranker_v2.encode_response(asked, Rows(scores, 1)))
-
-    def close(self) -> None: ...
 
 
 def vector_of(text: str, dimensions: int) -> Any:
@@ -84,6 +95,7 @@ class FakeTime:
 
 
 def client(*transports: Any, model: str = V3, **settings: Any) -> Client:
+    settings.setdefault("retry", Policy(hedge_after=0))  # that clock jumps, so everything would be a straggler
     return Client(model, transports=transports, clock=FakeTime().clock, **settings)
 
 
@@ -232,7 +244,7 @@ def test_answers_fit_whether_numbers_travel_as_bytes_or_as_text(model: str, widt
             return Response(speech.encode_response(asked[-1], Rows(rows, 1)))
 
     with client(FakeModel(), model=model, limits=Limits(response_bytes=3_900_000)) as asking:
-        assert asking.embed(["a"] * 480).vectors.shape == (480, width)
+        assert asking.embed(["a"] * 4800).vectors.shape == (4800, width)
     assert {each.base64 for each in asked} == {coded}
     assert max(len(each.items) for each in asked) in range(most, most + 10)
 
@@ -300,7 +312,7 @@ def test_an_unknown_model_names_the_nearest() -> None:
 
 def test_regions_are_the_arguments_else_the_environments_else_the_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     def homes(asking: Client) -> list[str]:
-        return [transport.region for transport in asking._transports]  # type: ignore[attr-defined]
+        return [lane.region for lane in asking._driver._exchange.lanes]  # type: ignore[attr-defined]
 
     with pytest.raises(errors.InputError, match="no region"):
         Client(V3)
@@ -373,3 +385,161 @@ def test_a_row_of_ones_own_is_a_model_too() -> None:
     with Client(own, transports=[FakeTransport(b"{}")], clock=FakeTime().clock) as asking:
         with pytest.raises(errors.InputError, match="mine takes no task"):
             asking.embed(["a"], task="retrieval.query")
+
+
+class Held(FakeTransport):
+    """Answers nothing until it is let go; counts who waits."""
+
+    def __init__(self, *failures: errors.JinaSMError | bytes) -> None:
+        super().__init__(*failures)
+        self.begun, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def send(self, request: Request) -> Response:
+        self.begun.release()
+        self.go_on.wait()
+        return super().send(request)
+
+
+def asked_together(asking: Client, up: Held, names: Sequence[str], **how: Any) -> dict[str, Any]:
+    """What each of these gets, who all ask while the first request is under way."""
+    got: dict[str, Any] = {}
+
+    def ask(name: str) -> None:
+        try:
+            got[name] = asking.embed([name], dimensions=32, **how)
+        except errors.JinaSMError as error:
+            got[name] = error
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in names]
+    threads[0].start()
+    up.begun.acquire()
+    for thread in threads[1:]:
+        thread.start()
+    while asking._driver._exchange.calls < len(names):  # until all have asked
+        threading.Event().wait(0.001)
+    up.go_on.set()
+    for thread in threads:
+        thread.join()
+    return got
+
+
+def test_those_who_ask_while_a_request_is_under_way_share_the_next() -> None:
+    with client(up := Held(), in_flight=1) as asking:
+        got = asked_together(asking, up, list("abcdefgh"))
+    assert [len(asked.items) for asked in up.asked] == [1, 7]
+    for name, found in got.items():
+        np.testing.assert_array_equal(found.vectors[0], vector_of(name, 32))
+        assert found.usage.total_tokens == 1
+
+
+def test_nobody_shares_who_does_not_want_to() -> None:
+    with client(up := Held(), in_flight=1, coalesce=False) as asking:
+        asked_together(asking, up, list("abc"))
+    assert [len(asked.items) for asked in up.asked] == [1, 1, 1]
+
+
+class Squeamish(Held):
+    """Refuses whatever holds the text `poison`."""
+
+    def send(self, request: Request) -> Response:
+        answer = super().send(request)
+        if "poison" in embeddings_v3.decode_request(request.body).items:
+            raise errors.BadRequestError("not that")
+        return answer
+
+
+def test_ones_poison_is_not_anothers() -> None:
+    with client(up := Squeamish(), in_flight=1) as asking:
+        got = asked_together(asking, up, ["a", "b", "poison", "c"])
+    assert {name for name, found in got.items() if isinstance(found, errors.JinaSMError)} == {"poison"}
+
+
+def test_a_bad_item_is_named_or_collected() -> None:
+    up = Squeamish()
+    up.go_on.set()
+    texts = [*"abcdefgh", "poison", "i"]
+    with client(up) as asking:
+        with pytest.raises(errors.BadRequestError, match=r"^texts\[8\]: not that") as caught:
+            asking.embed(texts)
+        assert caught.value.index == 8
+        found = asking.embed(texts, dimensions=32, on_error="collect")
+        with pytest.raises(errors.InputError, match="'raise' or 'collect'"):
+            asking.embed(texts, on_error="ignore")  # type: ignore[arg-type]
+    assert list(found.errors) == [8]
+    assert np.isnan(found.vectors[8]).all()
+    np.testing.assert_array_equal(found.vectors[9], vector_of("i", 32))
+    assert found.timings is not None
+    assert found.timings.splits > 0
+
+
+def test_a_call_ends_when_its_time_is_up() -> None:
+    with Client(V3, transports=[up := Held()]) as asking:
+        with pytest.raises(errors.DeadlineExceededError, match="no answer within"):
+            asking.embed(["a"], timeout_s=0.01)
+        up.go_on.set()
+    with pytest.raises(errors.InputError, match="timeout_s is more than 0"):
+        client(FakeTransport(), timeout_s=0)
+
+
+def test_what_happens_is_told_and_a_hook_that_fails_upsets_nobody() -> None:
+    told: list[Event] = []
+
+    def hook(event: Event) -> None:
+        told.append(event)
+        raise ZeroDivisionError
+
+    with client(FakeTransport(errors.ModelUnavailableError("loading")), on_event=hook) as asking:
+        asking.embed(["a", "b"])
+    assert [(event.kind, event.items, event.attempt) for event in told] == [
+        ("request", 2, 1), ("failure", 2, 1), ("retry", 2, 1), ("request", 2, 2), ("answer", 2, 2),
+    ]  # fmt: skip
+
+
+def test_answers_can_be_had_as_they_came() -> None:
+    with client(FakeTransport(), limits=Limits(items=1)) as asking:
+        with raw_responses() as responses:
+            asking.embed(["a", "b"])
+        asking.embed(["c"])
+    assert len(responses) == 2
+    assert b'"embedding"' in responses[0].body
+
+
+def test_vectors_are_of_unit_length_unless_that_is_not_wanted() -> None:
+    old = wire.dialect(KNOWN.model("jina-embeddings-v2-base-en"))
+
+    class Old(Fake):
+        def send(self, request: Request) -> Response:
+            asked = old.decode_request(request.body)
+            return Response(old.encode_response(asked, Rows(np.full((len(asked.items), 768), 3, np.float32), 1)))
+
+    with client(Old(), model="jina-embeddings-v2-base-en") as asking:
+        np.testing.assert_allclose(np.linalg.norm(asking.embed(["a"]).vectors, axis=1), 1, rtol=1e-6)
+        assert asking.embed(["a"], normalize=False).vectors[0, 0] == 3
+
+
+def test_chunks_of_one_document_travel_together() -> None:
+    with client(up := FakeTransport(), limits=Limits(items=2)) as asking:
+        asking.embed(["a", "b", "c"], late_chunking=True)
+        with pytest.raises(errors.InputError, match="takes no late_chunking"):
+            client(FakeTransport(), model="jina-embeddings-v2-base-en").embed(["a"], late_chunking=True)
+        with pytest.raises(errors.InputError, match=r"together; .* embed_document"):
+            asking.embed(["word " * 5000] * 3, late_chunking=True)
+    assert [len(asked.items) for asked in up.asked] == [3]
+    assert up.asked[0].late_chunking
+
+
+def test_what_is_too_long_may_be_cut_by_the_model() -> None:
+    model = "jina-embeddings-v5-text-nano"
+    speech = wire.dialect(KNOWN.model(model))
+    asked: list[EmbedRequest] = []
+
+    class Cutting(Fake):
+        def send(self, request: Request) -> Response:
+            asked.append(speech.decode_request(request.body))
+            return Response(speech.encode_response(asked[-1], Rows(np.ones((1, 768), np.float32), 1)))
+
+    with client(Cutting(), model=model) as asking:
+        with pytest.raises(errors.InputError, match="Split it"):
+            asking.embed(["word " * 20_000])
+        asking.embed(["word " * 20_000], truncate=True)
+    assert asked[0].truncate

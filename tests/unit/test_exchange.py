@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_sm import errors
-from jina_sm.exchange import Call, Exchange, Send, Wake
+from jina_sm.exchange import Call, Exchange, Send, Wake, Work
+from jina_sm.packing import Limits, Size, Sizes
 from jina_sm.retry import Policy
-from jina_sm.values import Rows
+
+LIGHT = Size(tokens=0, request_bytes=0, response_bytes=0)
 
 
-def machine(targets: int = 1, *, in_flight: int = 6, policy: Policy = Policy()) -> Exchange[str]:  # noqa: B008
-    return Exchange(targets, policy=policy, in_flight=in_flight, random=lambda: 1.0)
+def machine(
+    targets: int = 1,
+    *,
+    in_flight: int = 6,
+    policy: Policy = Policy(),  # noqa: B008
+    limits: Limits = Limits(),  # noqa: B008
+) -> Exchange[str]:
+    names = [(f"target-{number}", None) for number in range(targets)]
+    return Exchange(names, policy=policy, limits=limits, in_flight=in_flight, random=lambda: 1.0)
 
 
-def rows(items: Sequence[int]) -> Rows:
-    return Rows(np.array(items, dtype=np.float32), len(items))
+def work(batches: Sequence[Sequence[int]], *, key: Hashable = None, tokens: int = 1, whole: bool = False) -> Work:
+    each = np.full(1 + max(item for batch in batches for item in batch), tokens, dtype=np.int64)
+    sizes = Sizes(tokens=each, request_bytes=each, response_bytes=each)
+    return Work(sizes=sizes, overhead=LIGHT, batches=[tuple(batch) for batch in batches], key=key, whole=whole)
 
 
 def sent(exchange: Exchange[str], now: float = 0.0) -> Send[str]:
@@ -28,54 +41,144 @@ def sent(exchange: Exchange[str], now: float = 0.0) -> Send[str]:
     return step
 
 
+def items(send: Send[str]) -> tuple[int, ...]:
+    return tuple(item for piece in send.pieces for item in piece.items)
+
+
+def answer(exchange: Exchange[str], send: Send[str], now: float = 0.0, tokens: int = 1) -> None:
+    exchange.answered(send, np.array(items(send)), tokens, now)
+
+
+def values(call: Call[str]) -> dict[int, Any]:
+    """What each item of the call was answered with."""
+    return {item: one.rows[place] for one in call.answers for place, item in enumerate(one.items, one.start)}
+
+
+def error_of(call: Call[str]) -> errors.JinaSMError:
+    assert call.error is not None
+    return call.error
+
+
 def test_an_answer_ends_a_call() -> None:
     exchange = machine()
-    call = exchange.add("job", [[0, 1]], 0.0)
-    exchange.answered(send := sent(exchange), rows(send.piece.items))
+    call = exchange.add("job", work([[0, 1]]), 0.0)
+    answer(exchange, sent(exchange))
     assert call.over
     assert call.error is None
     assert exchange.next(0.0) is None
+    assert exchange.ended() == [call]
 
 
 def test_no_more_are_in_flight_than_the_limit() -> None:
     exchange = machine(in_flight=2)
-    exchange.add("job", [[0], [1], [2]], 0.0)
+    exchange.add("job", work([[0], [1], [2]]), 0.0)
     first, _ = sent(exchange), sent(exchange)
     assert exchange.next(0.0) is None
-    exchange.answered(first, rows(first.piece.items))
-    assert sent(exchange).piece.items == (2,)
+    answer(exchange, first)
+    assert items(sent(exchange)) == (2,)
+
+
+def test_more_instances_take_more_requests() -> None:
+    exchange = machine(in_flight=2)
+    exchange.add("job", work([[item] for item in range(5)]), 0.0)
+    exchange.resize(0, 2)
+    assert [items(sent(exchange)) for _ in range(4)] == [(0,), (1,), (2,), (3,)]
+    assert exchange.next(0.0) is None
 
 
 def test_a_small_call_does_not_wait_behind_a_large_one() -> None:
     exchange = machine(in_flight=2)
-    exchange.add("large", [[0], [1], [2]], 0.0)
-    small = exchange.add("small", [[0]], 0.0)
-    assert [sent(exchange).call.job, sent(exchange).call.job] == ["large", "small"]
-    assert small.under_way == 1
+    exchange.add("large", work([[0], [1], [2]]), 0.0)
+    exchange.add("small", work([[0]]), 0.0)
+    assert [sent(exchange).pieces[0].call.job for _ in range(2)] == ["large", "small"]
+
+
+def test_those_who_ask_at_the_same_time_share_a_request() -> None:
+    exchange = machine(in_flight=1)
+    first = exchange.add("first", work([[0]], key="v3"), 0.0)
+    answer_to_first = sent(exchange)
+    calls = [exchange.add(f"call {number}", work([[0, 1]], key="v3"), 0.0) for number in range(3)]
+    other = exchange.add("other task", work([[0]], key="another"), 0.0)
+    answer(exchange, answer_to_first)
+    together = sent(exchange)
+    assert [piece.call for piece in together.pieces] == calls
+    exchange.answered(together, np.arange(6) * 10, 9, 0.0)
+    assert [values(call) for call in calls] == [{0: 0, 1: 10}, {0: 20, 1: 30}, {0: 40, 1: 50}]
+    assert [call.answers[0].tokens for call in calls] == [3, 3, 3]
+    assert first.over
+    assert not other.over
+
+
+def test_a_shared_request_keeps_to_the_limits() -> None:
+    exchange = machine(in_flight=1, limits=Limits(items=3))
+    blocking = exchange.add("first", work([[0]], key="k"), 0.0)
+    send = sent(exchange)
+    for _ in range(5):
+        exchange.add("more", work([[0]], key="k"), 0.0)
+    answer(exchange, send)
+    assert blocking.over
+    assert sent(exchange).items == 3
+
+
+def test_a_short_text_does_not_travel_with_many_long_ones() -> None:
+    exchange = machine(in_flight=1, limits=Limits(tokens=10_000))
+    exchange.add("first", work([[0]], key="k"), 0.0)
+    send = sent(exchange)
+    exchange.add("long", work([[0]], key="k", tokens=6_000), 0.0)
+    exchange.add("short", work([[0]], key="k", tokens=10), 0.0)
+    answer(exchange, send)
+    assert [piece.call.job for piece in sent(exchange).pieces] == ["long"]
+
+
+def test_one_callers_bad_text_fails_nobody_else() -> None:
+    exchange = machine(in_flight=1)
+    exchange.add("first", work([[0]], key="k"), 0.0)
+    send = sent(exchange)
+    calls = [exchange.add(name, work([[0]], key="k"), 0.0) for name in ("a", "poison", "b", "c")]
+    answer(exchange, send)
+    while isinstance(send := exchange.next(0.0), Send):
+        if any(piece.call.job == "poison" for piece in send.pieces):
+            exchange.failed(send, errors.BadRequestError("poison"), 0.0)
+        else:
+            answer(exchange, send)
+    assert [type(call.error) for call in calls] == [type(None), errors.BadRequestError, type(None), type(None)]
 
 
 def test_what_is_unavailable_is_tried_again_later() -> None:
     exchange = machine()
-    call = exchange.add("job", [[0]], 0.0)
+    call = exchange.add("job", work([[0]]), 0.0)
     exchange.failed(sent(exchange), errors.ModelUnavailableError("loading"), 0.0)
     wake = exchange.next(0.0)
     assert isinstance(wake, Wake)
     assert wake.at > 0
-    exchange.answered(send := sent(exchange, wake.at), rows(send.piece.items))
+    answer(exchange, sent(exchange, wake.at))
     assert call.over
-    assert call.requests == 2
+    assert (call.requests, call.retries) == (2, 1)
 
 
 def test_the_service_says_how_long_to_wait() -> None:
     exchange = machine()
-    exchange.add("job", [[0]], 0.0)
+    exchange.add("job", work([[0]]), 0.0)
     exchange.failed(sent(exchange), errors.ThrottledError("slow down", retry_after_s=7.0), 0.0)
     assert exchange.next(0.0) == Wake(7.0)
 
 
+def test_a_throttle_halves_what_is_in_flight_once_and_answers_bring_it_back() -> None:
+    exchange = machine(in_flight=8)
+    exchange.add("job", work([[item] for item in range(99)]), 0.0)
+    sends = [sent(exchange) for _ in range(4)]  # it begins at half
+    for send in sends[:3]:  # sent before anything was known: one piece of news, not three
+        exchange.failed(send, errors.ThrottledError("no", retry_after_s=9), 1.0)
+    assert exchange.lanes[0].window == 2
+    answer(exchange, sends[3], 2.0)
+    for _ in range(60):
+        answer(exchange, sent(exchange, 3.0), 3.0)
+    assert exchange.lanes[0].window == 8
+
+
 def test_trying_ends_after_so_many_attempts_and_the_error_says_so() -> None:
     exchange = machine(policy=Policy(attempts=3))
-    call = exchange.add("job", [[0]], 0.0)
+    call = exchange.add("job", work([[0]]), 0.0)
     now = 0.0
     for _ in range(3):
         exchange.failed(sent(exchange, now), errors.ThrottledError("no"), now)
@@ -89,16 +192,33 @@ def test_trying_ends_after_so_many_attempts_and_the_error_says_so() -> None:
 
 def test_trying_ends_after_so_many_seconds() -> None:
     exchange = machine(policy=Policy(seconds=10.0))
-    call = exchange.add("job", [[0]], 0.0)
+    call = exchange.add("job", work([[0]]), 0.0)
     exchange.failed(sent(exchange), errors.ModelUnavailableError("no"), 11.0)
     assert call.over
     assert call.error is not None
 
 
+def test_a_long_run_is_not_over_when_a_late_request_fails_first() -> None:
+    exchange = machine(in_flight=1, policy=Policy(seconds=10.0))
+    call = exchange.add("job", work([[0], [1]]), 0.0)
+    answer(exchange, sent(exchange), 100.0)
+    exchange.failed(sent(exchange, 100.0), errors.ModelUnavailableError("no"), 101.0)
+    assert call.error is None
+    assert isinstance(exchange.next(101.0), Wake)
+
+
+def test_retries_of_all_calls_share_a_budget() -> None:
+    exchange = machine(policy=Policy(budget=3), in_flight=99)
+    calls = [exchange.add("job", work([[0]]), 0.0) for _ in range(10)]
+    for send in [sent(exchange) for _ in calls]:
+        exchange.failed(send, errors.ModelUnavailableError("down"), 0.0)
+    assert sum(call.over for call in calls) == 7
+
+
 def test_what_was_refused_is_not_sent_again() -> None:
     for kind in (errors.BadRequestError, errors.AuthError, errors.EndpointNotFoundError):
         exchange = machine()
-        call = exchange.add("job", [[0]], 0.0)
+        call = exchange.add("job", work([[0]]), 0.0)
         exchange.failed(sent(exchange), kind("no"), 0.0)
         assert call.over
         assert isinstance(call.error, kind)
@@ -108,22 +228,68 @@ def test_what_was_refused_is_not_sent_again() -> None:
 def test_what_took_too_long_or_was_too_large_is_sent_in_halves() -> None:
     for kind in (errors.ModelTimeoutError, errors.PayloadTooLargeError):
         exchange = machine()
-        call = exchange.add("job", [[4, 5, 6]], 0.0)
+        call = exchange.add("job", work([[4, 5, 6]]), 0.0)
         exchange.failed(sent(exchange), kind("no"), 0.0)
-        assert {sent(exchange).piece.items, sent(exchange).piece.items} == {(4,), (5, 6)}
+        assert {items(sent(exchange)), items(sent(exchange))} == {(4,), (5, 6)}
         assert call.error is None
+        assert call.splits == 1
+
+
+@given(st.integers(1, 40), st.integers(0, 39), st.sampled_from([errors.BadRequestError, errors.ModelFailedError]))
+def test_the_item_that_spoils_a_request_is_found_and_named(
+    count: int, poison: int, kind: type[errors.JinaSMError]
+) -> None:
+    poison %= count
+    exchange = machine(policy=Policy(budget=10_000))
+    calls = [exchange.add("job", work([range(count)]), 0.0, collect=collect) for collect in (False, True)]
+    now = 0.0
+    while not all(call.over for call in calls):
+        match exchange.next(now):
+            case Send() as send if poison in items(send):
+                exchange.failed(send, kind("no"), now)
+            case Send() as send:
+                answer(exchange, send, now)
+            case Wake(at):
+                now = at
+    raising, collecting = calls
+    assert error_of(raising).index == poison
+    assert list(collecting.failures) == [poison]
+    assert values(collecting) == {item: item for item in range(count) if item != poison}
+    if count == 1:
+        assert collecting.error is None
+
+
+def test_if_everything_is_refused_it_is_not_the_items() -> None:
+    exchange = machine()
+    call = exchange.add("job", work([range(64)]), 0.0, collect=True)
+    for _ in range(64):
+        if not isinstance(step := exchange.next(0.0), Send):
+            break
+        exchange.failed(step, errors.BadRequestError("bad parameter"), 0.0)
+    assert isinstance(call.error, errors.BadRequestError)
+    assert call.requests < 40
+
+
+def test_what_must_stay_together_is_not_divided() -> None:
+    exchange = machine()
+    call = exchange.add("job", work([range(64)], tokens=1000, whole=True), 0.0)
+    send = sent(exchange)
+    assert send.items == 64
+    exchange.failed(send, errors.BadRequestError("no"), 0.0)
+    assert call.over
+    assert error_of(call).index is None
 
 
 def test_another_region_takes_over_at_once_and_home_rests() -> None:
     exchange = machine(2)
-    exchange.add("job", [[0], [1]], 0.0)
+    exchange.add("job", work([[0], [1]]), 0.0)
     exchange.failed(sent(exchange), errors.ModelUnavailableError("down"), 0.0)
     assert [sent(exchange).target, sent(exchange).target] == [1, 1]
 
 
 def test_two_regions_that_both_throttle_are_given_time() -> None:
     exchange = machine(2)
-    exchange.add("job", [[0]], 0.0)
+    exchange.add("job", work([[0]]), 0.0)
     exchange.failed(sent(exchange), errors.ThrottledError("no"), 0.0)
     exchange.failed(sent(exchange), errors.ThrottledError("no", retry_after_s=3.0), 0.0)
     assert exchange.next(0.0) == Wake(3.0)
@@ -131,25 +297,36 @@ def test_two_regions_that_both_throttle_are_given_time() -> None:
 
 def test_a_region_that_hangs_is_left_for_another() -> None:
     exchange = machine(2)
-    exchange.add("job", [[0]], 0.0)
+    exchange.add("job", work([[0]]), 0.0)
     exchange.failed(sent(exchange), errors.ModelTimeoutError("no answer"), 70.0)
     assert sent(exchange, 70.0).target == 1
 
 
-def test_home_is_asked_again_after_its_rest() -> None:
+def test_after_its_rest_home_is_tried_by_one_request_and_then_by_all() -> None:
     exchange = machine(2, policy=Policy(rest_s=30.0))
-    exchange.add("job", [[0]], 0.0)
-    exchange.failed(sent(exchange), errors.EndpointNotFoundError("gone"), 0.0)
-    exchange.add("later", [[0]], 31.0)
-    assert {(each.call.job, each.target) for each in (sent(exchange, 31.0), sent(exchange, 31.0))} == {
-        ("job", 1),
-        ("later", 0),
-    }
+    exchange.add("job", work([[0]]), 0.0)
+    exchange.failed(sent(exchange), errors.ModelUnavailableError("down"), 0.0)
+    answer(exchange, sent(exchange))
+    exchange.add("later", work([[item] for item in range(6)]), 31.0)
+    scout, second = sent(exchange, 31.0), sent(exchange, 31.0)
+    assert (scout.target, second.target) == (0, 1)
+    answer(exchange, scout, 32.0)
+    assert sent(exchange, 32.0).target == 0
+
+
+def test_home_rests_longer_each_time_it_fails_again() -> None:
+    exchange = machine(2, policy=Policy(rest_s=10.0))
+    for now, until in ((0.0, 10.0), (10.0, 30.0), (30.0, 70.0)):
+        exchange.add("job", work([[0]]), now)
+        exchange.failed(scout := sent(exchange, now), errors.ModelUnavailableError("down"), now)
+        assert scout.target == 0
+        assert exchange.lanes[0].resting_until == until
+        answer(exchange, sent(exchange, now), now)
 
 
 def test_an_endpoint_missing_everywhere_is_an_error() -> None:
     exchange = machine(2)
-    call = exchange.add("job", [[0]], 0.0)
+    call = exchange.add("job", work([[0]]), 0.0)
     for target in (0, 1):
         send = sent(exchange)
         assert send.target == target
@@ -160,24 +337,91 @@ def test_an_endpoint_missing_everywhere_is_an_error() -> None:
 
 def test_a_call_given_up_sends_nothing_more() -> None:
     exchange = machine(in_flight=2)
-    call = exchange.add("job", [[0], [1], [2]], 0.0)
+    call = exchange.add("job", work([[0], [1], [2]]), 0.0)
     first, second = sent(exchange), sent(exchange)
-    exchange.failed(first, errors.BadRequestError("no"), 0.0)
+    exchange.failed(first, errors.AuthError("no"), 0.0)
     assert exchange.next(0.0) is None
-    assert not call.over
-    exchange.failed(second, errors.ModelUnavailableError("late"), 0.0)
     assert call.over
-    assert isinstance(call.error, errors.BadRequestError)
+    exchange.failed(second, errors.ModelUnavailableError("late"), 0.0)
+    assert isinstance(call.error, errors.AuthError)
+    assert exchange.next(9.0) is None
 
 
 def test_an_abandoned_call_leaves_no_trace() -> None:
     exchange = machine(in_flight=1)
-    call = exchange.add("job", [[0], [1]], 0.0)
+    call = exchange.add("job", work([[0], [1]]), 0.0)
     send = sent(exchange)
-    exchange.abandon(call)
-    exchange.answered(send, rows(send.piece.items))
-    exchange.add("next", [[0]], 0.0)
-    assert sent(exchange).call.job == "next"
+    exchange.abandon(call, 0.0)
+    answer(exchange, send)
+    exchange.add("next", work([[0]]), 0.0)
+    assert sent(exchange).pieces[0].call.job == "next"
+    assert exchange.calls == 1
+
+
+def test_a_call_ends_when_its_time_is_up_whatever_is_under_way() -> None:
+    exchange = machine(in_flight=1)
+    call = exchange.add("job", work([[0], [1]]), 0.0, deadline=5.0)
+    send = sent(exchange)
+    assert exchange.next(0.0) == Wake(5.0)
+    assert exchange.next(5.0) is None
+    assert exchange.ended() == [call]
+    assert isinstance(call.error, errors.DeadlineExceededError)
+    answer(exchange, send, 6.0)
+    assert call.answers == []
+
+
+def steady(exchange: Exchange[str]) -> None:
+    """Ten answers of one second each, so that the machine knows what is usual."""
+    for _ in range(10):
+        exchange.add("before", work([[0]]), 0.0)
+        answer(exchange, sent(exchange), 1.0)
+
+
+def test_a_straggler_is_sent_once_more_and_the_first_answer_counts() -> None:
+    exchange = machine(2, policy=Policy(hedge_after=2.5))
+    steady(exchange)
+    call = exchange.add("job", work([[0]]), 10.0)
+    first = sent(exchange, 10.0)
+    assert exchange.next(10.0) == Wake(12.5)
+    second = sent(exchange, 12.5)
+    assert (second.hedge, second.target, second.pieces) == (True, 1, first.pieces)
+    answer(exchange, second, 13.0)
+    assert call.over
+    assert call.hedges == 1
+    exchange.failed(first, errors.ModelTimeoutError("60 s"), 70.0)
+    assert (call.error, len(call.answers)) == (None, 1)
+
+
+def test_a_straggler_whose_copy_fails_is_still_waited_for() -> None:
+    exchange = machine()
+    steady(exchange)
+    call = exchange.add("job", work([[0]]), 10.0)
+    first, second = sent(exchange, 10.0), sent(exchange, 12.5)
+    exchange.failed(second, errors.BadRequestError("no"), 13.0)
+    assert not call.over
+    answer(exchange, first, 14.0)
+    assert values(call) == {0: 0}
+
+
+def test_nothing_is_sent_twice_while_there_is_other_work() -> None:
+    exchange = machine(in_flight=2)
+    steady(exchange)
+    exchange.add("job", work([[0], [1], [2]]), 10.0)
+    first, second = sent(exchange, 10.0), sent(exchange, 10.0)
+    answer(exchange, first, 99.0)
+    third = sent(exchange, 99.0)
+    assert (items(third), third.hedge) == ((2,), False)
+    assert items(second) == (1,)
+
+
+def test_a_run_does_not_end_on_one_long_request() -> None:
+    exchange = machine(in_flight=8)
+    call = exchange.add("job", work([range(256)], tokens=100), 0.0)
+    sends = [sent(exchange) for _ in range(4)]
+    assert [send.items for send in sends] == [64, 64, 64, 64]
+    for send in sends:
+        answer(exchange, send)
+    assert values(call) == {item: item for item in range(256)}
 
 
 KINDS = (
@@ -187,36 +431,90 @@ KINDS = (
 
 
 @given(
-    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=5,
+    ),
     st.integers(1, 3),
     st.integers(1, 4),
     st.data(),
 )
-def test_whatever_happens_every_item_is_answered_once_or_the_call_fails(
-    lengths: list[int], targets: int, in_flight: int, data: st.DataObject
+def test_whatever_happens_every_item_is_answered_once_or_named_or_the_call_fails(
+    asked: list[tuple[list[int], bool, bool]], targets: int, in_flight: int, data: st.DataObject
 ) -> None:
     exchange = machine(targets, in_flight=in_flight)
-    starts = [sum(lengths[:index]) for index in range(len(lengths))]
-    batches = [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
-    call: Call[str] = exchange.add("job", batches, 0.0)
+    calls: list[Call[str]] = []
     now, under_way, steps = 0.0, [], 0
-    while not call.over:
+
+    def add() -> None:
+        lengths, shared, collect = asked[len(calls)]
+        starts = [sum(lengths[:index]) for index in range(len(lengths))]
+        batches = [list(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
+        deadline = now + data.draw(st.integers(1, 9)) if data.draw(st.integers(0, 9)) == 0 else None
+        given = work(batches, key="shared" if shared else None)
+        calls.append(exchange.add(str(len(calls)), given, now, deadline=deadline, collect=collect))
+
+    add()
+    while not all(call.over for call in calls) or len(calls) < len(asked):
         steps += 1
-        assert steps < 2000, "the machine must come to an end"
+        assert steps < 5000, "the machine must come to an end"
+        if len(calls) < len(asked) and data.draw(st.booleans()):
+            add()
+        if data.draw(st.integers(0, 20)) == 0:
+            exchange.abandon(calls[0], now)
         step = exchange.next(now)
         if isinstance(step, Send):
             under_way.append(step)
             assert len(under_way) <= in_flight * targets
             continue
         if not under_way:
-            assert isinstance(step, Wake), "nothing under way, nothing to wait for, and not over"
-            now = step.at
+            if isinstance(step, Wake):
+                now = max(now, step.at)
+            elif len(calls) < len(asked):
+                add()
+            else:
+                assert all(call.over for call in calls), "nothing under way, nothing to wait for, and not over"
             continue
         send = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
+        now += data.draw(st.sampled_from([0.0, 0.1, 3.0]))
         if data.draw(st.booleans()):
-            exchange.answered(send, rows(send.piece.items))
+            told = np.array([[int(piece.call.job), item] for piece in send.pieces for item in piece.items])
+            exchange.answered(send, told, 7, now)
         else:
             exchange.failed(send, data.draw(st.sampled_from(KINDS))("no"), now)
-    if call.error is None:
-        answered = sorted(item for items, _ in call.answers for item in items)
-        assert answered == list(range(sum(lengths)))
+    for call, (lengths, _, collect) in zip(calls, asked, strict=True):
+        came = [
+            (item, tuple(one.rows[place])) for one in call.answers for place, item in enumerate(one.items, one.start)
+        ]
+        assert all(told == (int(call.job), item) for item, told in came), "somebody else's row"
+        found = [item for item, _ in came] + list(call.failures)
+        assert len(set(found)) == len(found), "an item twice"
+        assert collect or not call.failures
+        if call.error is None and call is not calls[0]:  # the first may have been abandoned
+            assert sorted(found) == list(range(sum(lengths)))
+    assert sorted(call.job for call in exchange.ended()) == [call.job for call in calls]
+    assert exchange.calls == 0
+
+
+def test_what_happens_is_told_in_order() -> None:
+    exchange = machine(2)
+    exchange.add("job", work([[0]]), 0.0)
+    exchange.failed(sent(exchange), errors.ModelUnavailableError("down"), 1.0)
+    exchange.answered(sent(exchange, 1.0), np.array([0]), 1, 2.0, "id-1")
+    told = [(event.kind, event.target) for event in exchange.events()]
+    assert told == [
+        ("request", "target-0"),
+        ("failure", "target-0"),
+        ("failover", "target-1"),
+        ("retry", "target-0"),
+        ("request", "target-1"),
+        ("answer", "target-1"),
+    ]
+    assert exchange.events() == []
+
+
+@pytest.mark.parametrize("setting", [{"attempts": 0}, {"rest_s": -1}, {"budget": -1}, {"hedge_after": -0.1}])
+def test_a_policy_that_cannot_work_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(errors.InputError):
+        Policy(**setting)

@@ -1,0 +1,91 @@
+"""
+One target as the machine sees it: how much may be in flight there, and whether it is well.
+
+What may be in flight is bounded by the instances behind it, halves on a throttle and grows back request by request.
+It begins at half. Where answers take long, it shrinks too: a slow GPU is kept busy by few, and more only wait
+towards the 60 s limit.
+A target that fails rests while there are others; afterwards one request goes ahead, and the rest follow if it comes
+back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SLOW_S = 20.0
+"""A third of the time that an invocation may take."""
+_FEWEST = 2  # one on the GPU and one on its way
+
+
+@dataclass(eq=False)
+class Lane:
+    """``in_flight`` requests are there now, ``window`` is how many may be; ``known``: it has once been too much.
+
+    Times are in seconds.
+    """
+
+    name: str
+    region: str | None
+    per_instance: int
+    instances: int = 1
+    in_flight: int = 0
+    window: float = 0.0
+    known: bool = False
+    cut_at: float = float("-inf")
+    resting_until: float = float("-inf")
+    rests: int = 0
+    scout: bool = False
+
+    def __post_init__(self) -> None:
+        self.window = float(self._begin)
+
+    @property
+    def limit(self) -> int:
+        return self.per_instance * self.instances
+
+    @property
+    def _begin(self) -> int:
+        return min(self.limit, max(_FEWEST, self.limit // 2))
+
+    @property
+    def room(self) -> int:
+        """How many more requests may go there."""
+        return max(0, int(self.window) - self.in_flight)
+
+    def well(self, now: float) -> bool:
+        """Neither resting nor being tried again."""
+        return self.resting_until <= now and not self.scout
+
+    def resize(self, instances: int) -> None:
+        """So many instances answer there."""
+        self.window *= instances / self.instances
+        self.instances = instances
+
+    def sent(self) -> None:
+        self.in_flight += 1
+        self.scout = self.rests > 0
+
+    def landed(self) -> None:
+        self.in_flight -= 1
+
+    def answered(self, took_s: float) -> None:
+        """It serves."""
+        if took_s <= SLOW_S:
+            self.window = min(float(self.limit), self.window + (1 / self.window if self.known else 1))
+        else:
+            self.known = True
+            self.window = min(self.window, max(float(_FEWEST), self.window - 1))
+        self.rests, self.scout, self.resting_until = 0, False, float("-inf")
+
+    def throttled(self, began: float, now: float) -> None:
+        """It was too much. Requests sent before the last cut say nothing new."""
+        if began >= self.cut_at:
+            self.window = max(1.0, self.window / 2)
+            self.known, self.cut_at = True, now
+
+    def rest(self, seconds: float, longest_s: float, now: float) -> None:
+        """It does not serve: pass it over, for longer each time in a row."""
+        if self.resting_until <= now:  # those that fail together count once
+            self.rests += 1
+            self.resting_until = now + min(seconds * 2.0 ** (self.rests - 1), longest_s)
+        self.scout = False
