@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check tests notebook notebook-sagemaker third-party benchmark-startup format clean
+.PHONY: demo test check tests notebook notebook-sagemaker third-party format clean \
+	benchmark-startup benchmark-decode benchmark-ingest
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -27,6 +28,12 @@ notebook: $(VENV)/.dev
 
 benchmark-startup: $(VENV)/.dev $(VENV)-peers/jina-sagemaker/.installed
 	$(BIN)/python benchmarks/startup.py --peer $(VENV)-peers/jina-sagemaker/bin/python
+
+benchmark-decode: $(VENV)/.dev
+	$(BIN)/python benchmarks/decode.py
+
+benchmark-ingest: $(VENV)/.dev
+	$(BIN)/python benchmarks/ingest.py
 
 $(VENV)-peers/jina-sagemaker/.installed: | $(BIN)/python
 	$(PYTHON) -m venv "$(@D)"

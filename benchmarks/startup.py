@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -18,6 +17,8 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import machine
 
 from jina_sm import Spec, catalog, local
 from jina_sm.deploy import run
@@ -48,7 +49,7 @@ def main() -> None:
     options.add_argument("--peer", metavar="PYTHON", help="An interpreter that has jina-sagemaker 0.0.48.")
     options.add_argument("--rounds", type=int, default=9)
     asked = options.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}")
+    print(machine.line())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -27,7 +27,6 @@ from jina_sm.values import (
     EmbedRequest,
     Item,
     Media,
-    MultiRows,
     MultiVector,
     Ranking,
     ReadRequest,
@@ -167,8 +166,8 @@ class Asking:
         def done(
             answers: Sequence[Answer], failures: Mapping[int, JinaSMError], usage: Usage, timings: Timings
         ) -> MultiVector:
-            width = next((int(each.rows.values[each.start].shape[1]) for each in answers), 0)
-            found: list[values.Vectors] = [np.full((0, width), np.nan, dtype=np.float32)] * len(given)
+            width = next((int(each.rows.values[each.start].shape[1]) for each in answers), 1)
+            found: list[values.Vectors] = [np.full((1, width), np.nan, dtype=np.float32)] * len(given)
             for answer in answers:
                 for place, item in enumerate(answer.items, answer.start):
                     found[item] = answer.rows.values[place]
@@ -384,6 +383,3 @@ def _rows_in_order(answers: Sequence[Answer], count: int, shape: tuple[int, ...]
     for answer in answers:
         whole[list(answer.items)] = answer.rows.values[answer.start : answer.start + len(answer.items)]
     return whole
-
-
-__all__ = ["Asking", "Job", "Letter", "MultiRows", "Reply", "read", "result", "timings", "write"]

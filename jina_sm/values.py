@@ -6,11 +6,18 @@ What can be wrong with them is refused when they are made, by name, so nothing d
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
+import os
 import re
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +45,91 @@ class Media:
 
 
 Item = str | Media
+
+
+class Picture(Protocol):
+    """What a PIL image can."""
+
+    def save(self, fp: io.BytesIO, /, *, format: str) -> object: ...  # noqa: A002  PIL's own word
+
+
+Source = bytes | bytearray | str | os.PathLike[str]
+"""Bytes; the path of a file; an http(s) URL, from which the endpoint is to fetch; or a ``data:`` URI."""
+
+
+def image(source: Source | Picture) -> Media:
+    """An image to embed or to rank: ``image("cat.png")``. One of PIL's is sent as PNG. Raises InputError."""
+    save = getattr(source, "save", None)
+    if save is None:
+        return _media("image", source)
+    png = io.BytesIO()
+    try:
+        save(png, format="PNG")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"the image cannot be written as PNG: {error}", cure="Convert it to RGB first.") from None
+    return Media("image", png.getvalue())
+
+
+def audio(source: Source) -> Media:
+    """A recording. Raises InputError."""
+    return _media("audio", source)
+
+
+def video(source: Source) -> Media:
+    """A video. Raises InputError."""
+    return _media("video", source)
+
+
+def pdf(source: Source) -> Media:
+    """A PDF, which becomes a row a page. Raises InputError."""
+    return _media("pdf", source)
+
+
+_IMAGES = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM|II\*\0|MM\0\*", re.DOTALL)
+_TYPES = {"pdf": "application/pdf"}
+
+
+def _media(kind: str, source: object) -> Media:
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return Media(kind, source)
+    if isinstance(source, bytes | bytearray):
+        content = bytes(source)
+    elif isinstance(source, str) and source.startswith("data:"):
+        content = _in_uri(kind, source)
+    elif isinstance(source, str | os.PathLike):
+        content = _in_file(kind, source)
+    else:
+        raise InputError(f"the {kind} is a {type(source).__name__}, and neither bytes, a path, a URL nor a data: URI")
+    if kind == "image" and content and not _IMAGES.match(content):
+        raise InputError(f"the image begins {content[:12]!r}, as no PNG, JPEG, GIF, WebP, BMP or TIFF does")
+    return Media(kind, content)
+
+
+def _in_file(kind: str, path: str | os.PathLike[str]) -> bytes:
+    named = repr(os.fspath(path))
+    named = named if len(named) < 100 else f"{named[:80]}…"
+    if (scheme := re.match(r"([a-z][a-z0-9+.-]+)://", str(path))) is not None:
+        raise InputError(f"an endpoint cannot fetch {named}", cure=f"Fetch it from {scheme[1]} and pass the bytes.")
+    try:
+        return Path(path).read_bytes()
+    except IsADirectoryError:
+        raise InputError(f"{named} is a directory, and no {kind}") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"the {kind} {named} cannot be read: {why}") from None
+
+
+def _in_uri(kind: str, uri: str) -> bytes:
+    head, comma, written = uri.removeprefix("data:").partition(",")
+    said, *options = head.split(";")
+    expected = _TYPES.get(kind, f"{kind}/")
+    if not comma or (said and not said.startswith(expected)):
+        raise InputError(f"{uri[:40]!r} is not the data: URI of {kind}s; one begins data:{expected}")
+    content = urllib.parse.unquote_to_bytes(written)
+    try:
+        return base64.b64decode(content, validate=True) if "base64" in options else content
+    except binascii.Error as error:
+        raise InputError(f"the data: URI of the {kind} is not base64: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +162,15 @@ class RerankRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadRequest:
-    """HTML to turn into Markdown, or into JSON by a schema. ``instruction=None``: the model's usual one."""
+    """HTML to turn into Markdown, or into JSON by a schema. ``instruction=None``: the model's usual one.
+
+    ``stream``: the answer is to come in pieces, as it is written.
+    """
 
     html: str
     instruction: str | None = None
     schema: str | None = None
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,6 +273,91 @@ class Embeddings:
 
     def __repr__(self) -> str:
         return f"Embeddings({len(self)} x {self.dimensions} float32, {self.usage.total_tokens} tokens, {self.model})"
+
+
+@dataclass(frozen=True, eq=False)
+class MultiVector:
+    """Many vectors an item, in the order given: ``vectors`` holds a float32 array (tokens, d) each, all of one d.
+
+    ``errors``: with ``on_error="collect"``, what went wrong with the items that have none; theirs is one row of NaN.
+    """
+
+    vectors: tuple[Vectors, ...]
+    usage: Usage
+    model: str
+    timings: Timings | None = None
+    errors: Mapping[int, JinaSMError] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for each in self.vectors:
+            if each.ndim != 2 or each.dtype != np.float32 or not each.size or each.shape[1] != self.dimensions:
+                raise InputError(f"vectors are float32 of shape (tokens, d), not {each.dtype} of shape {each.shape}")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __iter__(self) -> Iterator[Vectors]:
+        return iter(self.vectors)
+
+    def __getitem__(self, index: int) -> Vectors:
+        return self.vectors[index]
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.vectors[0].shape[-1]) if self.vectors else 0
+
+    def maxsim(self, query: MultiVector | Vectors, *, slab: int = 1 << 22) -> Vectors:
+        """How well each document answers the query, as float32 (n,): ``documents.maxsim(queries[0])``.
+
+        For each of the query's vectors (q, d) the greatest dot product with any of the document's, summed. ``slab``:
+        numbers in the largest array that is made on the way, unless one document needs a larger. Raises InputError for
+        a query of other dimensions, or for more than one.
+        """
+        if isinstance(query, MultiVector):
+            if len(query) != 1:
+                raise InputError(f"maxsim() takes one query, not {len(query)}", cure="Pass queries[0], and so on.")
+            query = query[0]
+        if query.ndim != 2 or (self.vectors and query.shape[1] != self.dimensions):
+            raise InputError(f"the query has the shape {query.shape}, and not (tokens, {self.dimensions})")
+        scores = np.zeros(len(self), np.float32)
+        for first, last in _slabs([len(each) for each in self.vectors], slab // max(1, len(query), self.dimensions)):
+            together = self.vectors[first:last]
+            starts = np.cumsum([0, *(len(each) for each in together[:-1])])
+            products = np.concatenate(together) @ query.astype(np.float32, copy=False).T
+            scores[first:last] = np.maximum.reduceat(products, starts, axis=0).sum(axis=1)
+        return scores
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [str(index), str(len(each)), *(f"{number:.4f}" for number in each[0, :5]), "…"]
+            for index, each in enumerate(self.vectors[:5])
+        ]
+        return _html_table(repr(self), ["", "vectors", *map(str, range(min(5, self.dimensions))), "…"], rows)
+
+    def __repr__(self) -> str:
+        total = sum(len(each) for each in self.vectors)
+        shape = f"{len(self)} items, {total} vectors of {self.dimensions} float32"
+        return f"MultiVector({shape}, {self.usage.total_tokens} tokens, {self.model})"
+
+
+def _slabs(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    """Where to cut, so that no slab's sizes add up to more than ``most``; what is larger is alone."""
+    first = total = 0
+    for place, size in enumerate(sizes):
+        if place > first and total + size > most:
+            yield first, place
+            first, total = place, 0
+        total += size
+    if first < len(sizes):
+        yield first, len(sizes)
+
+
+def normalized(vectors: Vectors) -> Vectors:
+    """The rows (..., d) at length 1, as float32; a row of zeros stays as it is."""
+    lengths = np.sqrt(np.einsum("...i,...i->...", vectors, vectors, dtype=np.float64))  # float32 would overflow
+    lengths = np.where(lengths == 0, 1, lengths)
+    unit: Vectors = np.divide(vectors, lengths[..., None], out=np.empty(vectors.shape, np.float32), casting="same_kind")
+    return unit
 
 
 @dataclass(frozen=True)
@@ -284,10 +465,3 @@ def check_top_n(top_n: object) -> None:
     """Raises InputError unless top_n is None or a whole number of 1 or more."""
     if top_n is not None and (type(top_n) is not int or top_n < 1):
         raise InputError(f"top_n is a whole number of 1 or more, not {top_n!r}")
-
-
-class MultiVector: ...
-
-
-def normalized(vectors: Vectors) -> Vectors:
-    return vectors

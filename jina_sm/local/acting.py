@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from jina_sm.errors import InputError
+from jina_sm.local import eventstream
 from jina_sm.local.faults import CODES, Faults, Tally, disordered, told
 from jina_sm.local.protocol import Receive, Refusal, Reply, Send
 from jina_sm.local.visible import Visibility
@@ -117,7 +118,8 @@ GONE = Reply(status=0)
 async def sent(send: Send, reply: Reply, *, part: int | None = None) -> None:
     """Sends an answer, or only so many bytes of it."""
     headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-    headers.append((b"content-length", str(len(reply.body)).encode()))
+    if reply.headers.get("Content-Type") != eventstream.CONTENT_TYPE:  # a stream is sent in chunks, as it is by AWS
+        headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body[:part], "more_body": part is not None})
 

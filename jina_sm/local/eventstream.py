@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 PART = 16_384
 """Bytes of the container's answer in one frame."""
+PIECE = 250
+"""The same where the container answers in a stream of its own: an event or two, cut anywhere."""
 
 
 def frame(headers: Mapping[str, str], payload: bytes) -> bytes:
@@ -25,11 +27,11 @@ def frame(headers: Mapping[str, str], payload: bytes) -> bytes:
     return message + struct.pack("!I", zlib.crc32(message))
 
 
-def parts(body: bytes) -> Iterator[bytes]:
-    """The container's answer as payload parts."""
+def parts(body: bytes, size: int = PART) -> Iterator[bytes]:
+    """The container's answer as payload parts of at most ``size`` bytes."""
     kind = {":message-type": "event", ":event-type": "PayloadPart", ":content-type": "application/octet-stream"}
-    for start in range(0, len(body), PART):
-        yield frame(kind, body[start : start + PART])
+    for start in range(0, len(body), size):
+        yield frame(kind, body[start : start + size])
 
 
 def exception(kind: str, payload: bytes) -> bytes:

@@ -16,6 +16,7 @@ from jina_sm.local.models import Rounds
 from jina_sm.local.protocol import Reply
 from jina_sm.local.state import Endpoint, Region, State
 
+JSON = "application/json"
 STAND_IN = {"x-jina-sm-stand-in": "true"}
 
 
@@ -45,7 +46,8 @@ async def invoke(region: Region, name: str, headers: Mapping[str, str], body: by
         answer = await asks(endpoint, headers.get("content-type", ""), body)
     except Broken as broken:
         return model_error(region, name, broken)
-    return Reply(answer, 200, {**headers_of(), **STAND_IN, **_told(endpoint, headers)})
+    told = {**_told(endpoint, headers), "Content-Type": _content_type(answer)}
+    return Reply(answer, 200, {**headers_of(), **STAND_IN, **told})
 
 
 async def stream(region: Region, name: str, headers: Mapping[str, str], body: bytes, asks: Asks) -> Reply:
@@ -53,14 +55,17 @@ async def stream(region: Region, name: str, headers: Mapping[str, str], body: by
     endpoint = _open(region, name, body)
     if isinstance(endpoint, Reply):
         return endpoint
+    kind = JSON
     try:
-        frames = b"".join(eventstream.parts(await asks(endpoint, headers.get("content-type", ""), body)))
+        answer = await asks(endpoint, headers.get("content-type", ""), body)
+        kind = _content_type(answer)
+        frames = b"".join(eventstream.parts(answer, eventstream.PART if kind == JSON else eventstream.PIECE))
     except Broken as broken:
         if broken.status:
             return model_error(region, name, broken)
         said = {"Message": str(broken.body), "ErrorCode": "ModelInvocationTimeExceeded"}
         frames = eventstream.exception("ModelStreamError", orjson.dumps(said))
-    told = {"Content-Type": eventstream.CONTENT_TYPE, "X-Amzn-SageMaker-Content-Type": "application/json"}
+    told = {"Content-Type": eventstream.CONTENT_TYPE, "X-Amzn-SageMaker-Content-Type": kind}
     return Reply(frames, 200, {**headers_of(), **STAND_IN, **_told(endpoint, headers), **told})
 
 
@@ -83,6 +88,11 @@ def _open(region: Region, name: str, body: bytes) -> Endpoint | Reply:
     if isinstance(endpoint, Endpoint) and endpoint.serving and "AsyncInferenceConfig" in endpoint.serving.params:
         return error("ValidationError", 400, {"Message": f"Endpoint {name} can be invoked only asynchronously."})
     return endpoint
+
+
+def _content_type(answer: bytes) -> str:
+    """The container's: a reader answers in server-sent events if it is asked to."""
+    return "text/event-stream; charset=utf-8" if answer.startswith(b"data: ") else JSON
 
 
 def _told(endpoint: Endpoint, headers: Mapping[str, str]) -> dict[str, str]:
@@ -119,4 +129,4 @@ def error(code: str, status: int, said: Mapping[str, Any]) -> Reply:
 
 
 def headers_of() -> dict[str, str]:
-    return {"Content-Type": "application/json", "x-amzn-RequestId": str(uuid.uuid4())}
+    return {"Content-Type": JSON, "x-amzn-RequestId": str(uuid.uuid4())}

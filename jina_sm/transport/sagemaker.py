@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from jina_sm import errors
@@ -28,6 +28,8 @@ MEANINGS: Mapping[str, type[errors.InvocationError]] = {
     "429": errors.ThrottledError,
     "413": errors.PayloadTooLargeError,
     "RequestEntityTooLarge": errors.PayloadTooLargeError,
+    "ModelStreamError": errors.ModelUnavailableError,  # the model's connection broke, or see ``meaning``
+    "InternalStreamFailure": errors.ModelUnavailableError,
     "ModelNotReadyException": errors.ModelUnavailableError,
     "ServiceUnavailable": errors.ModelUnavailableError,
     "InternalFailure": errors.ModelUnavailableError,
@@ -90,25 +92,48 @@ class SageMakerTransport:
         return None
 
     def send(self, request: Request) -> Response:
-        import botocore.exceptions
-
-        with translated(region=self.region, target=self.endpoint_name, unreachable=errors.ModelUnavailableError):
-            try:
-                answer = self._runtime().invoke_endpoint(
-                    EndpointName=self.endpoint_name,
-                    Body=request.body,
-                    ContentType=request.content_type,
-                    Accept=request.accept,
-                )
-                body = answer["Body"].read()
-            except botocore.exceptions.ClientError as error:
-                raise meaning(error.response, target=self.endpoint_name, region=self.region) from None
-            except botocore.exceptions.ReadTimeoutError as error:
-                raise errors.ModelTimeoutError(
-                    f"no answer within {READ_TIMEOUT_S} s", target=self.endpoint_name, region=self.region
-                ) from error
+        with self._translated():
+            answer = self._runtime().invoke_endpoint(**self._asked(request))
+            body = answer["Body"].read()
         meta = answer["ResponseMetadata"]
         return Response(body, meta.get("RequestId"), meta.get("HTTPHeaders", {}))
+
+    def stream(self, request: Request) -> Generator[bytes, None, None]:
+        """The answer's bytes as they come, in parts whose ends mean nothing. Raises as ``send`` does, at any part.
+
+        It is asked at the first part, and the connection is closed when the iterator is.
+        """
+        with self._translated():
+            answer = self._runtime().invoke_endpoint_with_response_stream(**self._asked(request))
+            with contextlib.closing(answer["Body"]) as events:
+                for event in events:
+                    yield event.get("PayloadPart", {}).get("Bytes", b"")
+
+    def _asked(self, request: Request) -> dict[str, Any]:
+        return {
+            "EndpointName": self.endpoint_name,
+            "Body": request.body,
+            "ContentType": request.content_type,
+            "Accept": request.accept,
+        }
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        import botocore.eventstream
+        import botocore.exceptions as boto
+        import urllib3.exceptions
+
+        where: dict[str, Any] = {"target": self.endpoint_name, "region": self.region}
+        with translated(**where, unreachable=errors.ModelUnavailableError):
+            try:
+                yield
+            except boto.ClientError as error:
+                raise meaning(error.response, **where) from None
+            except (boto.ReadTimeoutError, urllib3.exceptions.ReadTimeoutError) as error:
+                raise errors.ModelTimeoutError(f"no answer within {READ_TIMEOUT_S} s", **where) from error
+            # A stream is read past botocore, which would have translated these.
+            except (urllib3.exceptions.HTTPError, botocore.eventstream.ParserError) as error:
+                raise errors.ModelUnavailableError(f"the stream broke off: {error}", **where) from error
 
     def close(self) -> None:
         if self._client is not None:
@@ -146,6 +171,8 @@ def meaning(answer: Mapping[str, Any], *, target: str, region: str) -> errors.Ji
     if "not found" in said and code in ("ValidationError", "ValidationException"):
         cure = "`jina-sm status` shows what is deployed, `jina-sm deploy` makes it."
         return errors.EndpointNotFoundError(said.rstrip("."), cure=cure, **facts)
+    if code == "ModelStreamError" and "timed out" in said:
+        return errors.ModelTimeoutError(f"the model did not finish in time: {said}".rstrip("."), **facts)
     status = meta.get("HTTPStatusCode")
     kind = MEANINGS.get(code) or (errors.BadRequestError if (status or 500) < 500 else errors.ModelUnavailableError)
     wait = (meta.get("HTTPHeaders") or {}).get("retry-after", "")

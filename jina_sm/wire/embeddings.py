@@ -9,6 +9,7 @@ usage. What else differs is said in DIALECTS. A decoder reads either.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import orjson
 
 from jina_sm.errors import InputError, ProtocolError
 from jina_sm.values import EmbedRequest, Media, MultiRows, Rows, Vectors
-from jina_sm.wire import Unacceptable, expect, items, parse, parse_request, whole
+from jina_sm.wire import Unacceptable, expect, items, parse, parse_request, rows, whole
 
 _DEFAULTS = {each.name: each.default for each in dataclasses.fields(EmbedRequest) if each.name != "items"}
 _IMAGE = {"image": "image"}
@@ -29,7 +30,10 @@ _TASK = {"task": "task", "dimensions": "dimensions"}
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """One dialect. ``bare``: a text is a string, not an object; ``several``: an item always has many vectors."""
+    """One dialect. ``bare``: a text is a string, not an object; ``several``: an item always has many vectors.
+
+    ``parser`` makes what parses the numbers of one answer.
+    """
 
     generation: str
     path: str = "/invocations"
@@ -39,6 +43,7 @@ class Embeddings:
     several: bool = False
     usage: tuple[str, ...] = ("prompt_tokens", "total_tokens")
     model: str = ""
+    parser: Callable[[], rows.Parse] = rows.best
 
     def encode_request(self, request: EmbedRequest) -> bytes:
         parameters = {}
@@ -80,20 +85,20 @@ class Embeddings:
             raise Unacceptable("data", message="a PDF must be the only item")
         return request
 
-    def encode_response(self, request: EmbedRequest, rows: Rows | MultiRows) -> bytes:
+    def encode_response(self, request: EmbedRequest, told: Rows | MultiRows) -> bytes:
         data: list[dict[str, Any]]
-        name = "embeddings" if isinstance(rows, MultiRows) else "embedding"
+        name = "embeddings" if isinstance(told, MultiRows) else "embedding"
         numbers = [
-            _coded(row) if request.base64 and row.ndim == 1 else np.ascontiguousarray(row) for row in rows.values
+            _coded(row) if request.base64 and row.ndim == 1 else np.ascontiguousarray(row) for row in told.values
         ]
         answer: dict[str, Any]
         if self.generation == "B":
             data = [{"object": name, "index": index, name: row} for index, row in enumerate(numbers)]
-            usage = dict.fromkeys(self.usage, rows.tokens)
+            usage = dict.fromkeys(self.usage, told.tokens)
             answer = {"object": "list", "model": self.model, "usage": usage, "data": data}
         else:
             # Tokens are said a row on the wire and summed by the client, so how they are shared out does not matter.
-            share, rest = divmod(rows.tokens, len(rows))
+            share, rest = divmod(told.tokens, len(told))
             data = []
             for index, (item, row) in enumerate(zip(request.items, numbers, strict=True)):
                 known = items.identity(index, item)
@@ -104,20 +109,35 @@ class Embeddings:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def decode_response(self, request: EmbedRequest, body: bytes) -> Rows | MultiRows:
+        several = self.several or request.multivector
+        if not several:
+            with contextlib.suppress(rows.Surprise, ProtocolError, *_UNLIKE):
+                answer = rows.cut(body)
+                return _told(request, answer, lambda spans: rows.matrix(spans, self.parser()))
+        # Whatever the quick way did not take is judged here, so nothing is refused for being unusual.
         answer = parse(body)
         try:
-            data = _in_order(answer["data"])
-            usage = [answer["usage"]] if answer.get("usage") else [row.get("usage") or {} for row in data]
-            tokens = sum(int(each.get("total_tokens") or 0) for each in usage)
-            if self.several or request.multivector:
-                many = tuple(np.array(row.get("embeddings", row.get("embedding")), np.float32) for row in data)
-                _check(request, many, 2, None)
-                return MultiRows(many, tokens)
-            vectors = np.array([_numbers(row["embedding"]) for row in data], np.float32)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, which is refused
+                return _told(request, answer, None if several else _matrix)
+        except _UNLIKE as error:
             raise ProtocolError(f"the answer has not the shape of an embedding's: {error!r}") from None
-        _check(request, list(vectors), 1, request.dimensions)
-        return Rows(vectors, tokens)
+
+
+_UNLIKE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
+
+def _told(request: EmbedRequest, answer: Any, together: Callable[[list[Any]], Vectors] | None) -> Rows | MultiRows:
+    """What the answer says, checked. ``together`` makes a matrix of the rows; None: each has many vectors."""
+    data = _in_order(answer["data"])
+    usage = [answer["usage"]] if answer.get("usage") else [row.get("usage") or {} for row in data]
+    tokens = sum(int(each.get("total_tokens") or 0) for each in usage)
+    if together is None:
+        many = tuple(np.array(row.get("embeddings", row.get("embedding")), np.float32) for row in data)
+        _check(request, many, 2, None)
+        return MultiRows(many, tokens)
+    vectors = together([row["embedding"] for row in data])
+    _check(request, vectors, 1, request.dimensions)
+    return Rows(vectors, tokens)
 
 
 def _paged(request: EmbedRequest) -> bool:
@@ -134,19 +154,23 @@ def _in_order(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(data, key=lambda row: int(row["index"]))
 
 
-def _check(request: EmbedRequest, rows: Sequence[Vectors], depth: int, width: int | None) -> None:
-    """Raises ProtocolError unless there is a row an item (a PDF: a page), of like and finite vectors."""
-    if len(rows) != len(request.items) and not (_paged(request) and len(rows) > 1):
-        raise ProtocolError(f"{len(rows)} vectors came for {len(request.items)} items")
-    for row in rows:
-        if row.ndim != depth or not row.size or row.shape[-1] != (width or rows[0].shape[-1]):
-            raise ProtocolError(f"a vector of shape {row.shape} came where {width or 'like'} dimensions were asked")
-        if not np.isfinite(row).all():
-            raise ProtocolError("a vector is not finite")
+def _check(request: EmbedRequest, vectors: Vectors | Sequence[Vectors], depth: int, width: int | None) -> None:
+    """Raises ProtocolError unless there is one for each item (of a PDF: for each page), all alike and finite."""
+    if len(vectors) != len(request.items) and not (_paged(request) and len(vectors) > 1):
+        raise ProtocolError(f"{len(vectors)} vectors came for {len(request.items)} items")
+    for each in vectors:
+        if each.ndim != depth or not each.size or each.shape[-1] != (width or vectors[0].shape[-1]):
+            raise ProtocolError(f"a vector of shape {each.shape} came where {width or 'like'} dimensions were asked")
+    if not all(np.isfinite(part).all() for part in ([vectors] if isinstance(vectors, np.ndarray) else vectors)):
+        raise ProtocolError("a vector is not finite")
 
 
 def _coded(row: Vectors) -> str:
     return base64.b64encode(row.astype("<f4").tobytes()).decode()
+
+
+def _matrix(given: list[Any]) -> Vectors:
+    return np.array([_numbers(row) for row in given], np.float32)
 
 
 def _numbers(given: Any) -> Any:

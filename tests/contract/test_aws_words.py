@@ -22,10 +22,14 @@ def service(name: str) -> Any:
     return botocore.session.get_session().get_service_model(name)
 
 
-def test_every_error_of_invoke_endpoint_has_a_meaning() -> None:
-    modelled = {
-        shape.error_code for shape in service("sagemaker-runtime").operation_model("InvokeEndpoint").error_shapes
-    }
+@pytest.mark.parametrize("operation", ["InvokeEndpoint", "InvokeEndpointWithResponseStream"])
+def test_every_error_of_an_invocation_has_a_meaning(operation: str) -> None:
+    called = service("sagemaker-runtime").operation_model(operation)
+    modelled = {shape.error_code for shape in called.error_shapes}
+    events = called.output_shape.members["Body"]
+    if "Stream" in operation:
+        modelled |= {name for name, shape in events.members.items() if shape.metadata.get("exception")}
+        assert {"ModelStreamError", "InternalStreamFailure"} <= modelled
     assert "ModelError" in modelled
     assert modelled - {"ModelError"} <= set(sagemaker.MEANINGS)
 
@@ -61,6 +65,9 @@ def said(code: str, message: str = "why", status: int = 400, **more: Any) -> dic
         (said("SomethingNew", "x", 400), errors.BadRequestError),
         (said("AccessDeniedException", "not authorized", 403), errors.AuthError),
         (said("ExpiredTokenException", "expired", 403), errors.AuthError),
+        ({"Error": {"Code": "ModelStreamError", "Message": "Your invocation timed out."}}, errors.ModelTimeoutError),
+        ({"Error": {"Code": "ModelStreamError", "Message": "reset"}}, errors.ModelUnavailableError),
+        ({"Error": {"Code": "InternalStreamFailure", "Message": ""}}, errors.ModelUnavailableError),
         (said("ModelError", status=424, OriginalStatusCode=0, OriginalMessage="timed out"), errors.ModelTimeoutError),
         (said("ModelError", status=424, OriginalStatusCode=413, OriginalMessage="x"), errors.PayloadTooLargeError),
         (said("ModelError", status=424, OriginalStatusCode=422, OriginalMessage="x"), errors.BadRequestError),

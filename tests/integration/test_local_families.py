@@ -218,7 +218,7 @@ FENCED = "x\n```html\n<p>\n```\nThe JSON schema is as follows:```json\n{}\n```"
         (C, b"{", 400, "unexpected end"),
         (C, {"model": "reader-lm-0.5b", "prompt": "<p>"}, 400, "`reader-lm-0.5b` does not exist"),
         (C, {"model": C}, 400, "field required"),
-        (C, {"model": C, "prompt": "<p>", "stream": True}, 400, "not streams"),
+        (C, {"model": C, "prompt": "<p>", "stream": "yes"}, 400, "bool type expected"),
         (C, {"model": C, "prompt": FENCED}, 400, "no model that extracts JSON by a schema"),
         (C, {"model": C, "prompt": "<div>" * 5000}, 500, "nested too deep"),
         ("foreign", {"data": [{"text": "a"}]}, 500, "does not speak klingon"),
