@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +42,12 @@ _BYTES_A_ROW = 120
 _MEDIA_TOKENS = 1000
 """What an image, a page or a minute of sound is taken to weigh. Nobody publishes how the containers count them."""
 
-_Done = Callable[[Sequence[Answer], Mapping[int, JinaSMError], Usage, Timings], Any]
+_Result = TypeVar("_Result")
+_Done = Callable[[Sequence[Answer], Mapping[int, JinaSMError], Usage, Timings], _Result]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
+class Job(Generic[_Result]):
     """``ask`` makes the request for some items, ``check`` refuses rows that cannot be theirs, ``done`` the result.
 
     ``named``: what the items are called in an error, as in ``texts[3]``.
@@ -58,7 +59,7 @@ class Job:
     work: Work
     ask: Callable[[tuple[Any, ...]], Any]
     check: Callable[[Any], None]
-    done: _Done
+    done: _Done[_Result]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class Reply:
 
 def write(send: Send[Any], speaks: str) -> Letter:
     """The request that a Send asks for, in a target's wire. Raises InputError."""
-    job: Job = send.pieces[0].call.job.job
+    job: Job[Any] = send.pieces[0].call.job.job
     asked = job.ask(tuple(piece.call.job.job.items[item] for piece in send.pieces for item in piece.items))
     speech = wire.dialect(job.model, wire=speaks)
     return Letter(asked, Request(speech.encode_request(asked), path=speech.path))
@@ -89,7 +90,7 @@ def write(send: Send[Any], speaks: str) -> Letter:
 def read(send: Send[Any], speaks: str, letter: Letter, body: bytes) -> Reply:
     """What came back. Raises ProtocolError."""
     began = time.perf_counter()
-    job: Job = send.pieces[0].call.job.job
+    job: Job[Any] = send.pieces[0].call.job.job
     rows = wire.dialect(job.model, wire=speaks).decode_response(letter.asked, body)
     job.check(rows)
     counted = rows.prompt_tokens + rows.completion_tokens if isinstance(rows, Completion) else rows.tokens
@@ -117,7 +118,7 @@ class Asking:
         truncate: bool,
         name: str = "texts",
         batches: Sequence[tuple[int, ...]] | None = None,
-    ) -> Job:
+    ) -> Job[Embeddings]:
         """One vector an item. ``batches``: which items travel together, where that changes the vectors."""
         self._needs("embed", "embedding", "clip")
         if self.model.kind == "embedding" and self.model.dimensions is None:
@@ -155,7 +156,7 @@ class Asking:
                 )
         return self._job(name, given, work, asked, check, done)
 
-    def embed_multi(self, items: Iterable[Item], *, task: str | None, dimensions: int | None) -> Job:
+    def embed_multi(self, items: Iterable[Item], *, task: str | None, dimensions: int | None) -> Job[MultiVector]:
         """One vector a token."""
         self._needs("embed_multi", "multi-vector", "embedding")
         given = values.items_of(items, call="embed_multi", name="texts")
@@ -179,7 +180,7 @@ class Asking:
         )
         return self._job("texts", given, work, asked, lambda rows: None, done)
 
-    def rerank(self, query: str, documents: Iterable[Item], *, top_n: int | None) -> Job:
+    def rerank(self, query: str, documents: Iterable[Item], *, top_n: int | None) -> Job[Ranking]:
         """A score a document."""
         self._needs("rerank", "reranker")
         values.check_text(query, "query")
@@ -200,7 +201,7 @@ class Asking:
             work = replace(work, key=None)
         return self._job("documents", given, work, asked, lambda rows: None, done)
 
-    def read(self, html: str, *, instruction: str | None, schema: str | None) -> Job:
+    def read(self, html: str, *, instruction: str | None, schema: str | None) -> Job[Completion]:
         """Markdown of a page, or JSON by a schema."""
         self._needs("read", "reader")
         values.check_text(html, "html")
@@ -230,8 +231,8 @@ class Asking:
         work: Work,
         asked: EmbedRequest | RerankRequest,
         check: Callable[[Any], None],
-        done: _Done,
-    ) -> Job:
+        done: _Done[_Result],
+    ) -> Job[_Result]:
         def ask(some: tuple[Item, ...]) -> EmbedRequest | RerankRequest:
             return replace(asked, items=some) if isinstance(asked, EmbedRequest) else replace(asked, documents=some)
 
@@ -341,7 +342,7 @@ class Asking:
 
 def result(call: Any) -> Any:
     """What a call that is over comes to. Raises its error."""
-    job: Job = call.job.job
+    job: Job[Any] = call.job.job
     for index, error in call.failures.items():
         error.index, error.item = index, f"{job.named}[{index}]"
     if call.error is not None:

@@ -23,13 +23,15 @@ from jina_sm.driver import Tasks, Threads, Ticket
 from jina_sm.errors import InputError
 from jina_sm.exchange import Event, Exchange
 from jina_sm.transport import AsyncTransport, Response, Transport
-from jina_sm.transport.target import Target, open_async, open_transport, parse
+from jina_sm.transport.target import Target, checked_url, open_async, open_transport, parse
 from jina_sm.values import Completion, Embeddings, Item, MultiVector, Ranking
 
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
+_CONNECTIONS = 256  # kept open to a target at most; how many are used is for the machine to say
 
 OnError = Literal["raise", "collect"]
+_Result = TypeVar("_Result")
 _Transport = TypeVar("_Transport", Transport, AsyncTransport)
 _kept: ContextVar[list[Response] | None] = ContextVar("jina_sm_responses", default=None)
 
@@ -94,7 +96,7 @@ class _Opening(Generic[_Transport]):
             for region in homes:
                 known.check_region(region)
             found = [Target("sagemaker", self.model.key, region=region, endpoint_name=endpoint) for region in homes]
-            transports = self._open(found, session=session, url=url, in_flight=in_flight)
+            transports = self._open(found, aws=session, url=url)
         if not transports:
             raise InputError("a client needs a target")
         self._timeout_s = timeout_s
@@ -140,7 +142,7 @@ class _Opening(Generic[_Transport]):
     @classmethod
     def self_hosted(cls, url: str, *, model: str | catalog.Model, api_key: str | None = None, **settings: Any) -> Self:
         """A client of a server of one's own that speaks ``/v1/embeddings`` and ``/v1/rerank``."""
-        return cls._of([Target("self-hosted", _key(model), url=url)], model, settings, api_key=api_key)
+        return cls._of([Target("http", _key(model), url=checked_url(url))], model, settings, api_key=api_key)
 
     @classmethod
     def at(cls, *targets: str, **settings: Any) -> Self:
@@ -184,13 +186,7 @@ class _Opening(Generic[_Transport]):
     def _of(
         cls, targets: Sequence[Target], model: str | catalog.Model, settings: dict[str, Any], api_key: str | None = None
     ) -> Self:
-        transports = cls._open(
-            targets,
-            session=settings.get("session"),
-            url=settings.get("url"),
-            in_flight=settings.get("in_flight", IN_FLIGHT),
-            api_key=api_key,
-        )
+        transports = cls._open(targets, aws=settings.get("session"), url=settings.get("url"), api_key=api_key)
         return cls(model, transports=transports, **settings)
 
     @staticmethod
@@ -306,16 +302,16 @@ class Client(_Opening[Transport]):
     ) -> None:
         self.close()
 
-    def _run(self, job: Job, on_error: OnError, timeout_s: float | None) -> Any:
+    def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
         collect = on_error == "collect"
-        return calls.result(
-            self._driver.run(job, timeout_s=timeout_s or self._timeout_s, collect=collect, keep=_kept.get())
-        )
+        call = self._driver.run(job, timeout_s=timeout_s or self._timeout_s, collect=collect, keep=_kept.get())
+        result: _Result = calls.result(call)
+        return result
 
     @staticmethod
     def _open(targets: Sequence[Target], **how: Any) -> Sequence[Transport]:
-        return [open_transport(target, **how) for target in targets]
+        return [open_transport(target, connections=_CONNECTIONS, **how) for target in targets]
 
     @staticmethod
     def _driven(transports: Sequence[Transport], exchange: Exchange[Ticket], **how: Any) -> Threads:
@@ -397,15 +393,16 @@ class AsyncClient(_Opening[AsyncTransport]):
     ) -> None:
         await self.close()
 
-    async def _run(self, job: Job, on_error: OnError, timeout_s: float | None) -> Any:
+    async def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
         collect = on_error == "collect"
         call = await self._driver.run(job, timeout_s=timeout_s or self._timeout_s, collect=collect, keep=_kept.get())
-        return calls.result(call)
+        result: _Result = calls.result(call)
+        return result
 
     @staticmethod
     def _open(targets: Sequence[Target], **how: Any) -> Sequence[AsyncTransport]:
-        return [open_async(target, **how) for target in targets]
+        return [open_async(target, connections=_CONNECTIONS, **how) for target in targets]
 
     @staticmethod
     def _driven(transports: Sequence[AsyncTransport], exchange: Exchange[Ticket], **how: Any) -> Tasks:

@@ -33,7 +33,7 @@ _LARGE = 128 * 1024  # bytes whose decoding would hold up an event loop by more 
 class Ticket:
     """A job under way: who waits for it, and what is kept beside its result."""
 
-    job: Job
+    job: Job[Any]
     over: Any  # threading.Event or asyncio.Future
     keep: list[Response] | None = None
     decode_s: float = 0.0
@@ -143,7 +143,7 @@ class Threads:
         self._closed = False
 
     def run(
-        self, job: Job, *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
+        self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
     ) -> Call[Ticket]:
         """Hands a call to the machine and waits until it is over."""
         ticket = Ticket(job, threading.Event(), keep)
@@ -271,7 +271,7 @@ class Tasks:
         self._last: asyncio.Future[None] | None = None
 
     async def run(
-        self, job: Job, *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
+        self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
     ) -> Call[Ticket]:
         """Hands a call to the machine and waits until it is over. Cancelled, it sends nothing more."""
         if self._closed:

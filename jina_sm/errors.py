@@ -34,10 +34,10 @@ from collections.abc import Mapping
 class JinaSMError(Exception):
     """Every error of this package.
 
-    ``cure`` is the next thing to do, as a sentence or a command. ``code`` is AWS's own name of the error, ``status``
-    the HTTP status of the model's container where that answered, else of the service. ``attempts`` counts requests
-    sent, the first included. ``index`` is the place, in what was given, of the one item that is to blame, if one is;
-    ``item`` is its name, as in ``texts[3]``.
+    ``cure`` is the next thing to do, as a sentence or a command. ``code`` is the service's own name of the error,
+    ``status`` the HTTP status of the model's container where that answered, else of the service. ``attempts``
+    counts requests sent, the first included. ``index`` is the place, in what was given, of the one item that is to
+    blame, if one is; ``item`` is its name, as in ``texts[3]``.
     """
 
     exit_code = 1

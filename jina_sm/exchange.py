@@ -440,10 +440,9 @@ class Exchange(Generic[_Job]):
             piece.call.retries += 1
         self._tell("retry", send, seconds=pause, error=error)
         if pause:
-            self._at(now + pause, lambda _: [self._wait(piece) for piece in pieces])
+            self._at(now + pause, lambda _: self._wait(*pieces))
         else:
-            for piece in pieces:
-                self._wait(piece)
+            self._wait(*pieces)
         return True
 
     def _give_up(self, piece: Piece[_Job], error: JinaSMError, rule: retry.Rule, now: float) -> None:
@@ -488,11 +487,12 @@ class Exchange(Generic[_Job]):
             piece.first_sent, piece.group = of.first_sent, of.group
         return piece
 
-    def _wait(self, piece: Piece[_Job]) -> None:
-        """Ahead of what has not been tried yet: it is the oldest."""
-        if not piece.call.over and not piece.settled:
-            piece.call.waiting.appendleft(piece)
-            self._queue(piece.call)
+    def _wait(self, *pieces: Piece[_Job]) -> None:
+        """Ahead of what has not been tried yet: they are the oldest."""
+        for piece in pieces:
+            if not piece.call.over and not piece.settled:
+                piece.call.waiting.appendleft(piece)
+                self._queue(piece.call)
 
     def _queue(self, call: Call[_Job]) -> None:
         self._ready.setdefault(call)

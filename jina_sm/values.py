@@ -153,11 +153,15 @@ class EmbedRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RerankRequest:
-    """Documents to score against one query. ``top_n=None``: all of them come back."""
+    """Documents to score against one query. ``top_n=None``: all of them are scored.
+
+    ``return_documents``: the answer repeats them, where that can be chosen (Jina's API); the containers always do.
+    """
 
     query: str
     documents: tuple[Item, ...]
     top_n: int | None = None
+    return_documents: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

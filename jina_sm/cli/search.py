@@ -94,7 +94,7 @@ def rerank(
             [{**rows[each.index], "index": each.index, "relevance_score": each.relevance_score} for each in ranking]
         )
     for each in ranking:
-        click.echo(f"{each.relevance_score:.4f}  {each.index:>4}  {' '.join(each.document.split())}")
+        click.echo(f"{each.relevance_score:.4f}  {each.index:>4}  {' '.join(rows[each.index]['text'].split())}")
     return None
 
 

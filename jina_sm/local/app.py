@@ -1,7 +1,8 @@
 """
 The local stack: one ASGI app that plain boto3 takes for AWS.
 
-SageMaker's hosting and runtime, the Marketplace and the price list are ours; every other service is moto's. Service
+SageMaker's hosting and runtime, the Marketplace and the price list are ours; every other service is moto's, and
+Jina's hosted API is there too, at its own paths. Service
 and region are read from the signature's scope, since nothing else tells them apart on one port; the signature itself
 is not checked. Two access key ids are there to try what goes wrong: EXPIRED has an expired token, and DENIED may call
 nothing of ours.
@@ -22,7 +23,7 @@ import orjson
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
-from jina_sm.local import container, marketplace, quotas, runtime, sagemaker
+from jina_sm.local import api, container, marketplace, quotas, runtime, sagemaker
 from jina_sm.local.acting import GONE, Stage, sent
 from jina_sm.local.asynchronous import Asynchronous
 from jina_sm.local.behind import Behind
@@ -110,6 +111,11 @@ class Stack:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
+        elif scope["method"] == "POST" and scope["path"] in api.OPERATIONS:
+            body = await _body(receive)
+            reply = await api.answer(self.state.catalog, self._rounds, self.stage, scope, body, receive, send)
+            if reply is not GONE:
+                await sent(send, reply)
         elif scope["path"].startswith("/_jina/"):
             await sent(send, await self._own(scope["method"], scope["path"], await _body(receive)))
         else:

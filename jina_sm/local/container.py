@@ -22,7 +22,6 @@ from jina_sm.catalog import Model
 from jina_sm.errors import InputError
 from jina_sm.local.models import NORM, FullError, Rounds, fitted, markdown, of_bytes, relevance, words
 from jina_sm.values import Completion, EmbedRequest, Item, Media, MultiRows, ReadRequest, RerankRequest, Rows, Vectors
-from jina_sm.wire.rerankers import Reranker
 
 BODY_LIMIT = 6_291_456
 """Bytes in a body, either way."""
@@ -62,21 +61,27 @@ class _Refusal(Exception):
             return Broken(status, {"object": "error", "message": self.message, "code": status})
         if generation == "A":
             return Broken(status, {"detail": list(self.detail) or self.message})
-        asked = uuid.uuid4().hex
-        if status != 422:
-            code = "INPUT_TOKEN_LIMIT_EXCEEDED" if self.reason == "length" else HTTPStatus(status).name
-            return Broken(status, {"detail": {"message": self.message, "request_id": asked, "code": code}})
-        errors = [
-            {"field": ".".join(map(str, each["loc"])), "message": each["msg"], "type": each["type"], "input": None}
-            for each in self.detail
-        ]
-        return Broken(422, {"detail": self.message, "request_id": asked, "errors": errors})
+        code = "INPUT_TOKEN_LIMIT_EXCEEDED" if self.reason == "length" else ""
+        return modern(status, self.message, self.detail, code=code)
 
 
-async def answer(model: Model, content_type: str, body: bytes, rounds: Rounds) -> bytes:
-    """The container's answer. Raises Broken."""
+def modern(status: int, message: str, detail: Sequence[Mapping[str, Any]] = (), *, code: str = "") -> Broken:
+    """An error as the OpenAI-like containers say it, and Jina's API."""
+    asked = uuid.uuid4().hex
+    if status != 422:
+        code = code or (HTTPStatus(status).name if status in list(HTTPStatus) else "ERROR")
+        return Broken(status, {"detail": {"message": message, "request_id": asked, "code": code}})
+    errors = [
+        {"field": ".".join(map(str, each["loc"])), "message": each["msg"], "type": each["type"], "input": None}
+        for each in detail
+    ]
+    return Broken(422, {"detail": message, "request_id": asked, "errors": errors})
+
+
+async def answer(model: Model, content_type: str, body: bytes, rounds: Rounds, *, via: str = "container") -> bytes:
+    """The container's answer, or what Jina's API makes of it. Raises Broken."""
     try:
-        dialect = wire.dialect(model)
+        dialect = wire.dialect(model, wire=via)
     except InputError:
         why = f"the local stack does not speak {model.dialect}, the dialect of {model.key}"
         raise Broken(500, {"detail": why}) from None
@@ -100,7 +105,7 @@ async def _answer(
     if isinstance(asked, ReadRequest):
         told = await asyncio.to_thread(_read, model, asked, rounds)
     elif isinstance(asked, RerankRequest):
-        listwise = isinstance(dialect, Reranker) and dialect.listwise
+        listwise = getattr(dialect, "listwise", False)
         tokens = await asyncio.to_thread(_ranked_tokens, model, asked, rounds, listwise)
         told = Rows(relevance(await _vectors([asked.query, *asked.documents], rounds)), tokens)
     else:

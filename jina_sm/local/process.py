@@ -173,13 +173,15 @@ def running(port: int | None = None) -> bool:
 
 
 def environment(port: int = DEFAULT_PORT) -> dict[str, str]:
-    """The variables with which boto3, and whatever uses it, talks to the stack on the port."""
+    """The variables with which boto3, our clients and Jina's API lead to the stack on the port."""
     return {
         "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_DEFAULT_REGION": "us-east-1",
         "JINA_SM_LOCAL_PORT": str(port),
+        "JINA_API_URL": f"http://{HOST}:{port}",
+        "JINA_API_KEY": "local",
     }
 
 

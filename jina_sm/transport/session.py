@@ -41,7 +41,7 @@ def session(profile: str | None = None) -> Any:
     except botocore.exceptions.ProfileNotFound as error:
         raise InputError(str(error), cure="`aws configure list-profiles` lists yours.") from None
     except botocore.exceptions.BotoCoreError as error:
-        raise InputError(f"the AWS settings cannot be read: {_line(error)}") from None
+        raise InputError(f"the AWS settings cannot be read: {line(error)}") from None
 
 
 def local_port(environ: Mapping[str, str] = os.environ) -> int:
@@ -69,7 +69,7 @@ def client(aws: Any, service: str, region: str, *, url: str | None = None, **set
         try:
             return aws.client(service, region_name=region, endpoint_url=url, config=config)
         except ValueError as error:  # an endpoint that is no URL, a number that is none
-            raise InputError(f"the AWS settings do not work: {_line(error)}") from None
+            raise InputError(f"the AWS settings do not work: {line(error)}") from None
 
 
 @contextmanager
@@ -82,31 +82,31 @@ def translated(
     try:
         yield
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
-        raise AuthError(f"no AWS credentials: {_line(error)}", cure=_CURE, target=target, region=region) from None
+        raise AuthError(f"no AWS credentials: {line(error)}", cure=_CURE, target=target, region=region) from None
     except (boto.TokenRetrievalError, boto.SSOError, boto.RefreshWithMFAUnsupportedError) as error:
-        raise AuthError(f"AWS sign-in has expired: {_line(error)}", cure=_CURE, target=target, region=region) from None
+        raise AuthError(f"AWS sign-in has expired: {line(error)}", cure=_CURE, target=target, region=region) from None
     except boto.ProfileNotFound as error:
         raise InputError(str(error), cure="`aws configure list-profiles` lists yours.") from None
     except (boto.InvalidRegionError, boto.NoRegionError) as error:
-        raise InputError(_line(error), cure="Name a region such as us-east-1.") from None
+        raise InputError(line(error), cure="Name a region such as us-east-1.") from None
     except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError) as error:
-        raise unreachable(f"AWS could not be reached: {_line(error)}", target=target, region=region) from error
+        raise unreachable(f"AWS could not be reached: {line(error)}", target=target, region=region) from error
     except boto.BotoCoreError as error:
-        raise InputError(f"the AWS settings or parameters do not work: {_line(error)}") from error
+        raise InputError(f"the AWS settings or parameters do not work: {line(error)}") from error
 
 
 def auth_error(code: str, message: str, *, region: str | None, target: str | None = None) -> JinaSMError | None:
     """AWS's refusal of who is asking, as ours; None where the code is about something else."""
     facts: dict[str, Any] = {"code": code, "region": region, "target": target}
     if code in STALE:
-        return AuthError(f"the AWS credentials have expired: {_line(message)}", cure=_CURE, **facts)
+        return AuthError(f"the AWS credentials have expired: {line(message)}", cure=_CURE, **facts)
     if code in UNKNOWN:
-        return AuthError(f"AWS does not accept these credentials: {_line(message)}", cure=_CURE, **facts)
+        return AuthError(f"AWS does not accept these credentials: {line(message)}", cure=_CURE, **facts)
     if code in DENIED:
-        return AuthError(_line(message), cure="Ask whoever manages the account for that permission.", **facts)
+        return AuthError(line(message), cure="Ask whoever manages the account for that permission.", **facts)
     return None
 
 
-def _line(error: object) -> str:
+def line(error: object) -> str:
     """One line, and no password that somebody put into a URL."""
     return re.sub(r"//[^/@\s]+@", "//***@", " ".join(str(error).split())).rstrip(".")

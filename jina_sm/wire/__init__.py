@@ -1,5 +1,5 @@
 """
-Values to bytes and back, one module a family, no I/O.
+Values to bytes and back, one module a family, no I/O. Containers speak their model's dialect, Jina's API its own.
 
 Each dialect speaks both directions: ``encode_request`` and ``decode_response`` for a client, ``decode_request``
 and ``encode_response`` for whoever answers, so one property test covers both ends. A decoder checks count and order
@@ -35,6 +35,7 @@ _FAMILIES = {
     "reader": "readers",
     "reader-v2": "readers",
 }
+WIRES = ("container", "api")
 _Asked = TypeVar("_Asked")
 _Told = TypeVar("_Told")
 
@@ -52,10 +53,11 @@ class Dialect(Protocol, Generic[_Asked, _Told]):
 
     @property
     def generation(self) -> str:
-        """Of the container: A is Jina's own server, B its OpenAI-like one, C is vLLM."""
+        """Of the container: A is Jina's own server, B its OpenAI-like one (as is the API), C is vLLM."""
 
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Where an HTTP server takes such requests."""
 
     @property
     def takes(self) -> Mapping[str, str]:
@@ -74,13 +76,20 @@ class Dialect(Protocol, Generic[_Asked, _Told]):
 
 
 def dialect(model: Model, *, wire: str = "container") -> Dialect[Any, Any]:
-    """The dialect that the model speaks. Raises InputError for one that this version does not."""
+    """The dialect of the model's ``container``, or of Jina's ``api`` for it. Raises InputError where there is none."""
+    if wire not in WIRES:
+        raise InputError(f"a wire is {' or '.join(WIRES)}, not {wire!r}")
     if model.dialect not in _FAMILIES:
         raise InputError(
             f"{model.key} speaks the dialect {model.dialect!r}, which this version does not",
             cure=f"It speaks {', '.join(_FAMILIES)}. The model can be deployed all the same.",
         )
-    family = importlib.import_module(f"jina_sm.wire.{_FAMILIES[model.dialect]}")
+    family = importlib.import_module(f"jina_sm.wire.{'api' if wire == 'api' else _FAMILIES[model.dialect]}")
+    if model.dialect not in family.DIALECTS:
+        raise InputError(
+            f"{model.key} is not to be had over Jina's API",
+            cure=f"Deploy it (`jina-sm deploy {model.key}`) and ask its endpoint.",
+        )
     spoken: Dialect[Any, Any] = dataclasses.replace(family.DIALECTS[model.dialect], model=model.key)
     return spoken
 
@@ -105,6 +114,12 @@ def parse_request(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Unacceptable(message=str(error), kind="value_error.jsondecode") from None
     return expect(asked, dict)
+
+
+def named(asked: Mapping[str, Any], model: str) -> None:
+    """Raises Unacceptable unless the request is for that model."""
+    if asked.get("model") != model:
+        raise Unacceptable("model", message=f"the model here is {model}, not {asked.get('model')!r}")
 
 
 _Kind = TypeVar("_Kind", str, bool, dict[str, Any], list[Any])

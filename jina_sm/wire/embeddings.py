@@ -20,7 +20,7 @@ import orjson
 
 from jina_sm.errors import InputError, ProtocolError
 from jina_sm.values import EmbedRequest, Media, MultiRows, Rows, Vectors
-from jina_sm.wire import Unacceptable, expect, items, parse, parse_request, rows, whole
+from jina_sm.wire import Unacceptable, expect, items, named, parse, parse_request, rows, whole
 
 _DEFAULTS = {each.name: each.default for each in dataclasses.fields(EmbedRequest) if each.name != "items"}
 _IMAGE = {"image": "image"}
@@ -32,11 +32,13 @@ _TASK = {"task": "task", "dimensions": "dimensions"}
 class Embeddings:
     """One dialect. ``bare``: a text is a string, not an object; ``several``: an item always has many vectors.
 
-    ``parser`` makes what parses the numbers of one answer.
+    ``flat``: the parameters stand beside the items and the model is named, as in Jina's API. ``parser`` makes what
+    parses the numbers of one answer.
     """
 
     generation: str
     path: str = "/invocations"
+    flat: bool = False
     takes: Mapping[str, str] = field(default_factory=dict)
     media: Mapping[str, str] = field(default_factory=dict)
     bare: bool = False
@@ -48,7 +50,9 @@ class Embeddings:
     def encode_request(self, request: EmbedRequest) -> bytes:
         parameters = {}
         for name, default in _DEFAULTS.items():
-            if (value := getattr(request, name)) != default:
+            # The API's default of normalized is published as true and as false.
+            always = self.flat and name == "normalized" and name in self.takes
+            if (value := getattr(request, name)) != default or always:
                 if name not in self.takes:
                     raise InputError(
                         f"{self.model} takes no {name}, and {name}={value!r} was given", cure="Leave it out."
@@ -56,33 +60,44 @@ class Embeddings:
                 parameters[self.takes[name]] = "base64" if name == "base64" else value
         if len(request.items) > 1 and _paged(request):
             raise InputError("a PDF is sent alone: it becomes a row a page")
+        # The API has been seen to take strings or objects, and not both in one request.
+        bare = self.bare and (not self.flat or all(isinstance(item, str) for item in request.items))
         data: Any = [
-            item if self.bare and isinstance(item, str) else items.encode(item, self.media) for item in request.items
+            item if bare and isinstance(item, str) else items.encode(item, self.media) for item in request.items
         ]
+        if self.flat:
+            return orjson.dumps({"model": self.model, **parameters, "input": data})
         if _paged(request) and not self.bare:
             (data,) = data  # v4 has seen a PDF as an object only, v5 in a list
         return orjson.dumps({"data": data, "parameters": parameters} if self.takes else {"data": data})
 
     def decode_request(self, body: bytes) -> EmbedRequest:
         asked = parse_request(body)
-        data = asked.get("data")
-        data = expect([data] if isinstance(data, dict | str) else data, list, "data")
-        parameters = expect(asked.get("parameters") or {}, dict, "parameters")
+        where = "input" if self.flat else "data"
+        data = asked.get(where)
+        data = expect([data] if isinstance(data, dict | str) else data, list, where)
+        path: tuple[str, ...] = () if self.flat else ("parameters",)
+        if self.flat:
+            named(asked, self.model)
+            # OpenAI's word for it; its client sends it unasked.
+            parameters = {"embedding_type": asked.get("encoding_format"), **asked}
+        else:
+            parameters = expect(asked.get("parameters") or {}, dict, *path)
         request = EmbedRequest(
             items=tuple(
                 item
                 if isinstance(item, str) and self.generation == "B"
-                else items.decode(item, self.media, "data", index)
+                else items.decode(item, self.media, where, index)
                 for index, item in enumerate(data)
             ),
             **{
-                name: _READ[name](parameters[said], "parameters", said)
+                name: _READ[name](parameters[said], *path, said)
                 for name, said in self.takes.items()
                 if parameters.get(said) is not None
             },
         )
         if len(data) > 1 and _paged(request):
-            raise Unacceptable("data", message="a PDF must be the only item")
+            raise Unacceptable(where, message="a PDF must be the only item")
         return request
 
     def encode_response(self, request: EmbedRequest, told: Rows | MultiRows) -> bytes:

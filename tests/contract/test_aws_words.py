@@ -36,7 +36,7 @@ def test_every_error_of_an_invocation_has_a_meaning(operation: str) -> None:
 
 def test_every_kind_of_invocation_error_can_come_of_a_meaning() -> None:
     kinds = {*sagemaker.MEANINGS.values(), *sagemaker.CONTAINER.values()}
-    raised_elsewhere = {errors.EndpointNotFoundError, errors.ProtocolError}
+    raised_elsewhere = {errors.EndpointNotFoundError, errors.ProtocolError, errors.DeadlineExceededError}
     assert kinds | raised_elsewhere == set(errors.InvocationError.__subclasses__())
 
 

@@ -139,6 +139,8 @@ def test_the_environment_leads_to_the_port() -> None:
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_DEFAULT_REGION": "us-east-1",
         "JINA_SM_LOCAL_PORT": "1234",
+        "JINA_API_URL": "http://127.0.0.1:1234",
+        "JINA_API_KEY": "local",
     }
 
 

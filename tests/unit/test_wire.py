@@ -18,7 +18,9 @@ from jina_sm.values import Completion, EmbedRequest, Media, MultiRows, ReadReque
 from jina_sm.wire import Unacceptable
 
 KNOWN = catalog.load(environ={})
-SPOKEN: dict[str, Any] = {model.dialect: wire.dialect(model) for model in KNOWN.models.values()}
+SPOKEN: dict[str, Any] = {model.dialect: wire.dialect(model) for model in KNOWN.models.values()} | {
+    f"{model.dialect} api": wire.dialect(model, wire="api") for model in KNOWN.models.values() if model.kind != "reader"
+}
 EMBEDDINGS = [name for name in SPOKEN if "reranker" not in name and "reader" not in name]
 RERANKERS = [name for name in SPOKEN if "reranker" in name]
 READERS = [name for name in SPOKEN if "reader" in name]
@@ -47,7 +49,8 @@ def asked_of(name: str) -> st.SearchStrategy[Any]:
     item = st.one_of(texts, *map(medium, kinds))
     several = st.lists(item, min_size=1, max_size=6).map(tuple)
     if name in RERANKERS:
-        return st.builds(RerankRequest, query=texts, documents=several, top_n=st.none() | st.integers(1, 8))
+        more = {"return_documents": st.booleans()} if "return_documents" in spoken.takes else {}
+        return st.builds(RerankRequest, query=texts, documents=several, top_n=st.none() | st.integers(1, 8), **more)
     if "pdf" in spoken.media.values():
         several |= st.tuples(medium("pdf"))
     return st.builds(EmbedRequest, items=several, **{field: FIELDS[field] for field in spoken.takes})
@@ -78,7 +81,7 @@ def test_vectors_survive_the_wire_bit_for_bit(name: str, data: st.DataObject, to
     asked = data.draw(asked_of(name))
     rows = data.draw(st.integers(1, 3)) if paged(asked) else len(asked.items)
     told: Rows | MultiRows
-    if name == "colbert" or asked.multivector:
+    if SPOKEN[name].several or asked.multivector:
         lengths = data.draw(st.lists(st.integers(1, 4), min_size=rows, max_size=rows))
         told = MultiRows(tuple(data.draw(hnp.arrays(np.float32, (n, 5), elements=finite)) for n in lengths), tokens)
     else:
@@ -134,7 +137,7 @@ ANSWER = (
     "text",
 )
 REQUEST = ("data", "text", "parameters", "query", "documents", "top_n", "task", "dimensions", "embedding_type", "image",
-           "url", "bytes", "pdf", "model", "prompt", "input_type", "normalized")  # fmt: skip
+           "url", "bytes", "pdf", "model", "prompt", "input_type", "normalized", "input", "return_documents")  # fmt: skip
 
 
 @given(one_of(list(SPOKEN)), bodies(*ANSWER) | bodies("index", "embedding", "relevance_score", "text").map(
@@ -151,9 +154,11 @@ def test_a_decoder_gives_whole_rows_or_a_protocol_error(named: tuple[str, Any], 
         assert len(told) == count(asked) or (isinstance(asked, EmbedRequest) and paged(asked) and len(told) > 0)
 
 
-@given(bodies(*REQUEST) | bodies(*REQUEST).map(lambda item: b'{"data":[' + item + b'],"model":"ReaderLM-v2"}'))
-def test_a_server_reads_a_request_or_says_what_is_unacceptable(body: bytes) -> None:
+@given(bodies(*REQUEST) | bodies(*REQUEST).map(lambda item: b'{"data":[%b],"model":"ReaderLM-v2"}' % item) | bodies(
+    *REQUEST).map(lambda item: b'{"model":"THIS","query":"q","input":[%b],"documents":[%b]}' % (item, item)))  # fmt: skip
+def test_a_server_reads_a_request_or_says_what_is_unacceptable(given_body: bytes) -> None:
     for spoken in SPOKEN.values():
+        body = given_body.replace(b"THIS", spoken.model.encode())
         try:
             asked = spoken.decode_request(body)
         except Unacceptable as refusal:
@@ -340,3 +345,104 @@ def test_a_dialect_not_spoken_is_named() -> None:
     own = catalog.Model(key="mine", kind="embedding", dialect="klingon", max_tokens=1)
     with pytest.raises(InputError, match="mine speaks the dialect 'klingon'"):
         wire.dialect(own)
+
+
+def of_api(key: str) -> Any:
+    return wire.dialect(KNOWN.model(key), wire="api")
+
+
+def test_the_api_is_asked_as_openais_is_and_told_always_whether_to_normalize() -> None:
+    asked = EmbedRequest(items=("a", "b"), task="retrieval.query", dimensions=64, late_chunking=True, base64=True)
+    assert orjson.loads(of_api("jina-embeddings-v3").encode_request(asked)) == {
+        "model": "jina-embeddings-v3",
+        "input": ["a", "b"],
+        "task": "retrieval.query",
+        "dimensions": 64,
+        "late_chunking": True,
+        "normalized": True,
+        "embedding_type": "base64",
+    }
+
+
+def test_texts_beside_an_image_are_objects_like_it() -> None:
+    asked = EmbedRequest(items=("a", Media("image", b"hi"), Media("image", "https://a/b.png")))
+    for key in ("jina-clip-v2", "jina-embeddings-v4", "jina-embeddings-v5-omni-small"):
+        sent = orjson.loads(of_api(key).encode_request(asked))
+        assert sent["input"] == [{"text": "a"}, {"image": "aGk="}, {"image": "https://a/b.png"}]
+
+
+def test_the_api_ranks_and_gives_no_document_back_unless_asked() -> None:
+    spoken = of_api("jina-reranker-m0")
+    asked = RerankRequest(query="q", documents=("a", Media("image", b"hi")), top_n=1)
+    assert orjson.loads(spoken.encode_request(asked)) == {
+        "model": "jina-reranker-m0",
+        "query": "q",
+        "documents": [{"text": "a"}, {"image": "aGk="}],
+        "return_documents": False,
+        "top_n": 1,
+    }
+    scores = Rows(np.array([0.25, 0.5], np.float32), 3)
+    assert orjson.loads(spoken.encode_response(asked, scores)) == {
+        "model": "jina-reranker-m0",
+        "object": "list",
+        "usage": {"total_tokens": 3},
+        "results": [{"index": 1, "relevance_score": 0.5}],
+    }
+    asked = spoken.decode_request(b'{"model": "jina-reranker-m0", "query": "q", "documents": ["a", {"text": "b"}]}')
+    assert (asked.documents, asked.return_documents) == (("a", "b"), True)
+    assert [each["document"] for each in orjson.loads(spoken.encode_response(asked, scores))["results"]] == [
+        {"text": "b"},
+        {"text": "a"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "asked"),
+    [
+        ({"input": "a"}, EmbedRequest(items=("a",))),
+        ({"input": {"text": "a"}}, EmbedRequest(items=("a",))),
+        ({"input": ["a"], "encoding_format": "base64"}, EmbedRequest(items=("a",), base64=True)),
+        ({"input": ["a"], "encoding_format": "base64", "embedding_type": "float"}, EmbedRequest(items=("a",))),
+        ({"input": ["a"], "user": "someone"}, EmbedRequest(items=("a",))),
+    ],
+)
+def test_a_request_to_the_api_may_be_spelled_as_openais_client_does(more: dict[str, object], asked: object) -> None:
+    body = orjson.dumps({"model": "jina-embeddings-v3", **more})
+    assert of_api("jina-embeddings-v3").decode_request(body) == asked
+
+
+def test_where_requests_go_is_the_dialects_to_say() -> None:
+    paths = {(name, spoken.path) for name, spoken in SPOKEN.items()}
+    assert {path for name, path in paths if not name.endswith(" api")} == {"/invocations"}
+    assert {path for name, path in paths if name.endswith(" api")} == {
+        "/v1/embeddings",
+        "/v1/multi-vector",
+        "/v1/rerank",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "why"),
+    [
+        ("jina-embeddings-v2-base-en", EmbedRequest(items=("a",), task="x"), "takes no task"),
+        ("jina-embeddings-v5-text-small", EmbedRequest(items=("a",), late_chunking=True), "takes no late_chunking"),
+        ("jina-embeddings-v3", EmbedRequest(items=("a",), multivector=True), "takes no multivector"),
+        ("jina-embeddings-v3", EmbedRequest(items=(Media("image", b"x"),)), "takes no image; it takes text"),
+        ("jina-reranker-v3", RerankRequest(query="q", documents=(Media("image", b"x"),)), "takes no image"),
+    ],
+)
+def test_what_a_model_of_the_api_does_not_take_is_refused(key: str, asked: object, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        of_api(key).encode_request(asked)
+
+
+def test_another_model_than_the_one_asked_is_not_served() -> None:
+    with pytest.raises(Unacceptable, match="the model here is jina-embeddings-v3, not 'gpt'"):
+        of_api("jina-embeddings-v3").decode_request(b'{"model": "gpt", "input": "a"}')
+
+
+def test_a_reader_has_no_api_and_a_wire_must_be_known() -> None:
+    with pytest.raises(InputError, match=r"ReaderLM-v2 is not to be had over Jina's API. Deploy it"):
+        of_api("ReaderLM-v2")
+    with pytest.raises(InputError, match="container or api, not 'grpc'"):
+        wire.dialect(KNOWN.model("jina-clip-v2"), wire="grpc")
