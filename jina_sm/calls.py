@@ -35,6 +35,7 @@ from jina_sm.values import (
     Timings,
     Usage,
 )
+from jina_sm.wire.readers import Reader, Reading
 
 _BYTES_A_NUMBER = {"A": 12.6, "B": 20.6}  # a v3 row of 1,024 numbers is 12.9 kB of JSON, one of v5 21 kB
 _BYTES_A_CODED_NUMBER = 5.4
@@ -203,10 +204,7 @@ class Asking:
 
     def read(self, html: str, *, instruction: str | None, schema: str | None) -> Job[Completion]:
         """Markdown of a page, or JSON by a schema."""
-        self._needs("read", "reader")
-        values.check_text(html, "html")
-        asked = ReadRequest(html=html, instruction=instruction, schema=schema)
-        work = self._work((html,), "html", asked, whole=True)
+        asked = self._read_request(html, instruction, schema)
 
         def done(
             answers: Sequence[Answer], failures: Mapping[int, JinaSMError], usage: Usage, timings: Timings
@@ -218,11 +216,24 @@ class Asking:
             model=self.model,
             named="html",
             items=(html,),
-            work=work,
+            work=self._work((html,), "html", asked, whole=True),
             ask=lambda _: asked,
             check=lambda rows: None,
             done=done,
         )
+
+    def stream(self, html: str, *, instruction: str | None, schema: str | None) -> tuple[Letter, Reading]:
+        """The request for the same in pieces, and what reads them."""
+        asked = replace(self._read_request(html, instruction, schema), stream=True)
+        self._work((html,), "html", asked, whole=True)
+        speech = wire.dialect(self.model)
+        assert isinstance(speech, Reader)
+        return Letter(asked, Request(speech.encode_request(asked), path=speech.path)), speech.reading(asked)
+
+    def _read_request(self, html: str, instruction: str | None, schema: str | None) -> ReadRequest:
+        self._needs("read", "reader")
+        values.check_text(html, "html")
+        return ReadRequest(html=html, instruction=instruction, schema=schema)
 
     def _job(
         self,

@@ -8,10 +8,10 @@ server of one's own; several targets are several places, the first of which is h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
@@ -23,8 +23,10 @@ from jina_sm.driver import Tasks, Threads, Ticket
 from jina_sm.errors import InputError
 from jina_sm.exchange import Event, Exchange
 from jina_sm.transport import AsyncTransport, Response, Transport
+from jina_sm.transport.sagemaker import SageMakerTransport
 from jina_sm.transport.target import Target, checked_url, open_async, open_transport, parse
 from jina_sm.values import Completion, Embeddings, Item, MultiVector, Ranking
+from jina_sm.wire.readers import Reading
 
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
@@ -36,7 +38,7 @@ _Transport = TypeVar("_Transport", Transport, AsyncTransport)
 _kept: ContextVar[list[Response] | None] = ContextVar("jina_sm_responses", default=None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def raw_responses() -> Iterator[list[Response]]:
     """The answers, byte for byte, that the calls made inside the block are answered with.
 
@@ -290,6 +292,20 @@ class Client(_Opening[Transport]):
         """A page as Markdown, or as the JSON that a schema asks for."""
         return self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
 
+    def read_stream(self, html: str, *, instruction: str | None = None, schema: str | None = None) -> Iterator[str]:
+        """The same as it is written, piece by piece, from home alone and without a second attempt.
+
+        >>> for piece in client.read_stream(page):
+        ...     print(piece, end="")
+
+        Only a SageMaker endpoint streams; another target is an InputError.
+        """
+        letter, reading = self._asking.stream(html, instruction=instruction, schema=schema)
+        home = self._driver.home
+        if not isinstance(home, SageMakerTransport):
+            raise InputError(f"{home.name} does not stream", cure="Ask read().")
+        return _pieces(home.stream(letter.request), reading)
+
     def close(self) -> None:
         """Ends the client's connections. Calls under way are finished first."""
         self._driver.close()
@@ -407,6 +423,15 @@ class AsyncClient(_Opening[AsyncTransport]):
     @staticmethod
     def _driven(transports: Sequence[AsyncTransport], exchange: Exchange[Ticket], **how: Any) -> Tasks:
         return Tasks(transports, exchange, **how)
+
+
+def _pieces(parts: Generator[bytes, None, None], reading: Reading) -> Iterator[str]:
+    with contextlib.closing(parts):  # hung up, if whoever reads has had enough
+        for part in parts:
+            if piece := reading.feed(part):
+                yield piece
+        if rest := reading.end():
+            yield rest
 
 
 def _key(model: str | catalog.Model) -> str:

@@ -142,6 +142,11 @@ class Threads:
         self._timing = False
         self._closed = False
 
+    @property
+    def home(self) -> Transport:
+        """The first target."""
+        return self._transports[0]
+
     def run(
         self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
     ) -> Call[Ticket]:

@@ -44,6 +44,7 @@ for _command in (
     deployment.teardown,
     search.embed,
     search.rerank,
+    search.read,
     local.local,
 ):
     cli.add_command(_command)

@@ -17,10 +17,18 @@ from jina_sm.errors import InputError
 if TYPE_CHECKING:
     from jina_sm.client import Client
 
+_EMBEDS, _RERANKS, _READS = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual", "ReaderLM-v2"
 _regions_option = click.option(
     "--region", "-r", "regions", multiple=True, metavar="REGION", help="Home first; default: JINA_SM_REGIONS, AWS's."
 )
 _endpoint_option = click.option("--endpoint", metavar="NAME", help="An endpoint this tool did not deploy.")
+_target_option = click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="TARGET",
+    help="sagemaker://REGION/ENDPOINT?model=KEY, jina-api://?model=KEY or http(s)://HOST?model=KEY; home first.",
+)
 _input_option = click.option(
     "--input", "-i", "source", metavar="FILE", help='.jsonl with a "text" a line, .txt with a text a line, or - (text).'
 )
@@ -28,22 +36,24 @@ _input_option = click.option(
 
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--model", "-m", default="jina-embeddings-v3", show_default=True)
+@click.option("--model", "-m", help="Default: jina-embeddings-v3, or the target's.")
 @_input_option
 @click.option("--output", "-o", default="-", metavar="FILE", help=".npy, .jsonl, or - (JSON lines on stdout, default).")
 @click.option("--task", help="As the model knows it, for example retrieval.passage.")
 @click.option("--dimensions", type=int)
 @_regions_option
 @_endpoint_option
+@_target_option
 def embed(
     texts: tuple[str, ...],
-    model: str,
+    model: str | None,
     source: str | None,
     output: str,
     task: str | None,
     dimensions: int | None,
     regions: tuple[str, ...],
     endpoint: str | None,
+    targets: tuple[str, ...],
 ) -> None:
     """Embed each TEXT, or each line of a file."""
     import orjson
@@ -52,7 +62,7 @@ def embed(
         raise InputError(f"--output {output!r} is neither .npy nor .jsonl nor -")
     rows = _rows(texts, source)
     with _whole(output) as file:  # opened before anything is paid for
-        with _client(model, regions, endpoint) as client:
+        with _client(model or _EMBEDS, regions, endpoint, targets, given=model) as client:
             found = client.embed([row["text"] for row in rows], task=task, dimensions=dimensions)
         if output.endswith(".npy"):
             import numpy as np
@@ -69,25 +79,27 @@ def embed(
 @click.command()
 @click.argument("query")
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT]...")
-@click.option("--model", "-m", default="jina-reranker-v2-base-multilingual", show_default=True)
+@click.option("--model", "-m", help="Default: jina-reranker-v2-base-multilingual, or the target's.")
 @_input_option
 @click.option("--top-n", type=int)
 @_regions_option
 @_endpoint_option
+@_target_option
 @show.json_option
 def rerank(
     query: str,
     documents: tuple[str, ...],
-    model: str,
+    model: str | None,
     source: str | None,
     top_n: int | None,
     regions: tuple[str, ...],
     endpoint: str | None,
+    targets: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Order each DOCUMENT, or each line of a file, by relevance to a QUERY."""
     rows = _rows(documents, source)
-    with _client(model, regions, endpoint) as client:
+    with _client(model or _RERANKS, regions, endpoint, targets, given=model) as client:
         ranking = client.rerank(query, [row["text"] for row in rows], top_n=top_n)
     if as_json:
         return show.json(
@@ -98,9 +110,42 @@ def rerank(
     return None
 
 
-def _client(model: str, regions: tuple[str, ...], endpoint: str | None) -> Client:
+@click.command()
+@click.argument("source", metavar="[FILE]", default="-")
+@click.option("--model", "-m", help="Default: ReaderLM-v2, or the target's.")
+@click.option("--instruction", help="What to make of the page; default: its main content as Markdown.")
+@click.option("--schema", metavar="FILE", help="A JSON Schema: the page's data comes as JSON that fits it.")
+@_regions_option
+@_endpoint_option
+@_target_option
+def read(
+    source: str,
+    model: str | None,
+    instruction: str | None,
+    schema: str | None,
+    regions: tuple[str, ...],
+    endpoint: str | None,
+    targets: tuple[str, ...],
+) -> None:
+    """Turn a page of HTML, FILE or stdin, into Markdown on stdout."""
+    html, wanted = _content(source, "FILE"), None if schema is None else _content(schema, "--schema")
+    with _client(model or _READS, regions, endpoint, targets, given=model) as client:
+        written = client.read(html, instruction=instruction, schema=wanted)
+    click.echo(written.text)
+    show.say(f"{written.prompt_tokens} + {written.completion_tokens} tokens")
+    if written.finish_reason == "length":
+        show.say("cut: the model ran out of tokens")
+
+
+def _client(
+    model: str, regions: tuple[str, ...], endpoint: str | None, targets: tuple[str, ...], *, given: str | None
+) -> Client:
     from jina_sm.client import Client
 
+    if targets:
+        if regions or endpoint or given:
+            raise InputError("a --target says where and which model; leave --region, --endpoint and --model out")
+        return Client.at(*targets)
     if endpoint is None:
         return Client(model, regions=regions)
     if len(regions) > 1:
@@ -126,11 +171,7 @@ def _lines(source: str) -> Iterator[dict[str, Any]]:
 
     if source != "-" and not source.endswith((".jsonl", ".txt")):
         raise InputError(f"--input {source!r} is neither .jsonl nor .txt nor -")
-    try:
-        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError, AttributeError) as error:  # the last: there is no stdin
-        raise InputError(f"--input {source!r} cannot be read: {error}") from None
+    text = _content(source, "--input")
     # Split at line feeds only: other characters that end a line stand inside texts.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -145,6 +186,14 @@ def _lines(source: str) -> Iterator[dict[str, Any]]:
                 raise InputError(f'{source} line {number} has no "text"')
         values.check_text(row["text"], f"{source} line {number}")
         yield row
+
+
+def _content(source: str, option: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError, AttributeError) as error:  # the last: there is no stdin
+        raise InputError(f"{option} {source!r} cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
