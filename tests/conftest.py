@@ -136,7 +136,9 @@ class Served:
         accepted = self.aws("marketplace-agreement").accept_agreement_request(agreementRequestId=self.quote(model))
         return str(accepted["agreementId"])
 
-    def deploy(self, model: str = "jina-embeddings-v3", *, name: str = "e", region: str = "us-east-1") -> None:
+    def deploy(
+        self, model: str = "jina-embeddings-v3", *, name: str = "e", region: str = "us-east-1", instances: int = 1
+    ) -> None:
         """A subscribed model behind an endpoint of that name; the model and the config have its name too."""
         row = self.stack.state.catalog.model(model)
         if not self.stack.state.subscribed(row):
@@ -147,7 +149,9 @@ class Served:
             PrimaryContainer={"ModelPackageName": self.stack.state.catalog.package_arn(row, region)},
             EnableNetworkIsolation=True,
         )
-        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant(name)])
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=name, ProductionVariants=[variant(name, InitialInstanceCount=instances)]
+        )
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
 
 
