@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,9 @@ from jina_sm.values import (
     Timings,
     Usage,
 )
-from jina_sm.wire.readers import Reader, Reading
+
+if TYPE_CHECKING:
+    from jina_sm.wire.readers import Reading
 
 _BYTES_A_NUMBER = {"A": 12.6, "B": 20.6}  # a v3 row of 1,024 numbers is 12.9 kB of JSON, one of v5 21 kB
 _BYTES_A_CODED_NUMBER = 5.4
@@ -227,6 +229,8 @@ class Asking:
         asked = replace(self._read_request(html, instruction, schema), stream=True)
         self._work((html,), "html", asked, whole=True)
         speech = wire.dialect(self.model)
+        from jina_sm.wire.readers import Reader
+
         assert isinstance(speech, Reader)
         return Letter(asked, Request(speech.encode_request(asked), path=speech.path)), speech.reading(asked)
 

@@ -14,22 +14,26 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from jina_sm import calls, catalog, packing, retry, tokens
 from jina_sm.calls import Job
 from jina_sm.clock import Clock
-from jina_sm.driver import Tasks, Threads, Ticket
+from jina_sm.driver import Ticket
 from jina_sm.errors import InputError
 from jina_sm.exchange import Event, Exchange
+from jina_sm.threads import Threads
 from jina_sm.transport import AsyncTransport, Response, Transport
 from jina_sm.transport.sagemaker import SageMakerTransport
 from jina_sm.transport.target import Target, checked_url, open_async, open_transport, parse
 from jina_sm.values import Completion, Embeddings, Item, MultiVector, Ranking
-from jina_sm.wire.readers import Reading
 
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
+if TYPE_CHECKING:  # asyncio takes as long to import as all of this
+    from jina_sm.tasks import Tasks
+    from jina_sm.wire.readers import Reading
+
 _CONNECTIONS = 256  # kept open to a target at most; how many are used is for the machine to say
 
 OnError = Literal["raise", "collect"]
@@ -422,6 +426,8 @@ class AsyncClient(_Opening[AsyncTransport]):
 
     @staticmethod
     def _driven(transports: Sequence[AsyncTransport], exchange: Exchange[Ticket], **how: Any) -> Tasks:
+        from jina_sm.tasks import Tasks
+
         return Tasks(transports, exchange, **how)
 
 

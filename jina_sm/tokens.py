@@ -119,12 +119,14 @@ def _estimates(texts: Sequence[str], factors: NDArray[np.float64]) -> NDArray[np
 
 def _slab_estimates(texts: Sequence[str], factors: NDArray[np.float64]) -> NDArray[np.int64]:
     scripts, begins, starts = _scripts(texts)
-    costs = (_A_CHARACTER * factors)[scripts]
-    costs[begins] += (_A_RUN * factors)[scripts[begins]]
-    # The sum up to each text's end, less that up to its start: an empty text comes out as nothing.
-    sums = np.concatenate(([0.0], np.cumsum(costs)))
-    thousandths = sums[starts[1:]] - sums[starts[:-1]]
-    return _SPECIALS + np.floor(thousandths / 1000 + 0.5).astype(np.int64)
+    # What a character of each script costs, and after them what one costs that begins a run.
+    costs = np.concatenate((_A_CHARACTER * factors, (_A_CHARACTER + _A_RUN) * factors)).round().astype(np.int32)
+    thousandths = np.zeros(len(texts), dtype=np.int64)
+    some = starts[1:] > starts[:-1]
+    if some.any():
+        each = costs[scripts + len(_COST) * begins.view(np.uint8)]
+        thousandths[some] = np.add.reduceat(each, starts[:-1][some], dtype=np.int64)
+    return _SPECIALS + (thousandths + 500) // 1000
 
 
 def _scripts(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:

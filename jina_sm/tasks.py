@@ -1,0 +1,150 @@
+"""The machine run on one event loop: a task a request, no thread waiting. Large bodies are decoded beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from jina_sm import calls
+from jina_sm.calls import Job
+from jina_sm.clock import Clock
+from jina_sm.driver import Came, Ticket, broken, learnt, noted, tell
+from jina_sm.errors import InputError
+from jina_sm.exchange import Call, Event, Exchange, Send, Wake
+from jina_sm.tokens import Lengths
+from jina_sm.transport import AsyncTransport, Response
+
+_LARGE = 128 * 1024  # bytes whose decoding would hold up an event loop by more than a millisecond
+
+
+class Tasks:
+    """The same on one event loop: a task a request, none waiting for a thread."""
+
+    def __init__(
+        self,
+        transports: Sequence[AsyncTransport],
+        exchange: Exchange[Ticket],
+        *,
+        clock: Clock,
+        lengths: Lengths,
+        ask_instances: bool,
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        self._transports = tuple(transports)
+        self._exchange = exchange
+        self._clock = clock
+        self._lengths = lengths
+        self._ask_instances = ask_instances
+        self._on_event = on_event
+        self._sending: dict[Send[Ticket], asyncio.Task[None]] = {}
+        self._others: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._soon = False
+        self._closed = False
+        self._last: asyncio.Future[None] | None = None
+
+    async def run(
+        self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
+    ) -> Call[Ticket]:
+        """Hands a call to the machine and waits until it is over. Cancelled, it sends nothing more."""
+        if self._closed:
+            raise InputError("the client is closed")
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        now = self._clock.now()
+        deadline = None if timeout_s is None else now + timeout_s
+        call = self._exchange.add(Ticket(job, over, keep), job.work, now, deadline=deadline, collect=collect)
+        if self._ask_instances and len(job.work.batches) > self._exchange.lanes[0].limit:
+            self._ask_instances = False
+            self._start(self._ask(), self._others)
+        self._step_soon()
+        try:
+            await over
+        except asyncio.CancelledError:
+            self._exchange.abandon(call, self._clock.now())
+            self._drain()
+            self._step_soon()
+            raise
+        return call
+
+    async def close(self) -> None:
+        """Calls under way are finished first."""
+        self._closed = True
+        if self._exchange.calls:
+            self._last = asyncio.get_running_loop().create_future()
+            await self._last
+        under_way = [*self._sending.values(), *self._others]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        if self._timer:
+            self._timer.cancel()
+        for transport in self._transports:
+            await transport.close()
+
+    def _step_soon(self) -> None:
+        """Once for all that happens in this turn of the loop, so that those who ask together travel together."""
+        if not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._step)
+
+    def _step(self) -> None:
+        self._soon = False
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        while isinstance(step := self._exchange.next(self._clock.now()), Send):
+            task = asyncio.get_running_loop().create_task(self._send(step))
+            self._sending[step] = task
+        if isinstance(step, Wake):
+            delay = max(0.0, step.at - self._clock.now())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._step)
+        self._drain()
+
+    def _drain(self) -> None:
+        for call in self._exchange.ended():
+            if not call.job.over.done():
+                call.job.over.set_result(None)
+        for send, task in self._sending.items():
+            if all(piece.settled or piece.call.over for piece in send.pieces):
+                task.cancel()  # nobody waits for it any more
+        if self._last and not self._exchange.calls and not self._last.done():
+            self._last.set_result(None)
+        tell(self._on_event, self._exchange.events())
+
+    async def _send(self, send: Send[Ticket]) -> None:
+        transport = self._transports[send.target]
+        try:
+            letter = await _aside(send.tokens > _LARGE // 8, calls.write, send, transport.wire)
+            response = await transport.send(letter.request)
+            large = len(response.body) > _LARGE
+            reply = await _aside(large, calls.read, send, transport.wire, letter, response.body)
+            came = Came(reply, response)
+            noted(send, came)
+            self._exchange.answered(send, reply.rows, reply.tokens, self._clock.now(), response.request_id)
+            learnt(self._lengths, send, reply.tokens)
+        except asyncio.CancelledError:
+            self._exchange.dropped(send)
+            raise
+        except Exception as error:
+            self._exchange.failed(send, broken(error, transport), self._clock.now())
+        finally:
+            del self._sending[send]
+            self._drain()
+            self._step_soon()
+
+    async def _ask(self) -> None:
+        for number, transport in enumerate(self._transports):
+            if (instances := await transport.instances()) and instances > 1:
+                self._exchange.resize(number, instances)
+                self._step_soon()
+
+    @staticmethod
+    def _start(work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
+
+
+async def _aside(aside: bool, act: Callable[..., Any], *given: Any) -> Any:
+    return await asyncio.to_thread(act, *given) if aside else act(*given)

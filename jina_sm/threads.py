@@ -1,0 +1,186 @@
+"""The machine run by threads: callers wait, a crew sends. Bytes are encoded and decoded outside the machine's lock."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jina_sm import calls
+from jina_sm.calls import Job
+from jina_sm.clock import Clock
+from jina_sm.driver import Came, Ticket, broken, learnt, noted, tell
+from jina_sm.errors import InputError, JinaSMError
+from jina_sm.exchange import Call, Event, Exchange, Send, Wake
+from jina_sm.tokens import Lengths
+from jina_sm.transport import Response, Transport
+
+_IDLE_S = 10.0  # after which a thread that nobody needs ends
+
+
+class _Crew:
+    """Threads that are made when there is work and end when there is none.
+
+    They are daemons, which concurrent.futures' are not: a request that hangs does not keep a program from ending.
+    """
+
+    def __init__(self) -> None:
+        self._acts: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+
+    def submit(self, act: Callable[[], None]) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                threading.Thread(target=self._serve, name="jina_sm", daemon=True).start()
+            self._acts.put(act)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                act = self._acts.get(timeout=_IDLE_S)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle:  # else somebody has just counted on this thread
+                        self._idle -= 1
+                        return
+                continue
+            act()
+            del act
+            with self._lock:
+                self._idle += 1
+
+
+class Threads:
+    """Callers wait; threads of a pool send, so an interrupt in one caller upsets nobody else's call."""
+
+    def __init__(
+        self,
+        transports: Sequence[Transport],
+        exchange: Exchange[Ticket],
+        *,
+        clock: Clock,
+        lengths: Lengths,
+        ask_instances: bool,
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        self._transports = tuple(transports)
+        self._exchange = exchange
+        self._clock = clock
+        self._lengths = lengths
+        self._ask_instances = ask_instances
+        self._on_event = on_event
+        self._changed = threading.Condition()
+        self._crew = _Crew()
+        self._due: float | None = None
+        self._timing = False
+        self._closed = False
+
+    @property
+    def home(self) -> Transport:
+        """The first target."""
+        return self._transports[0]
+
+    def run(
+        self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
+    ) -> Call[Ticket]:
+        """Hands a call to the machine and waits until it is over."""
+        ticket = Ticket(job, threading.Event(), keep)
+        with self._changed:
+            if self._closed:
+                raise InputError("the client is closed")
+            now = self._clock.now()
+            deadline = None if timeout_s is None else now + timeout_s
+            call = self._exchange.add(ticket, job.work, now, deadline=deadline, collect=collect)
+            if self._ask_instances and len(job.work.batches) > self._exchange.lanes[0].limit:
+                self._ask_instances = False
+                self._crew.submit(self._ask)
+        try:
+            self._crew.submit(self._work)
+            ticket.over.wait()
+        except BaseException:
+            with self._changed:
+                self._exchange.abandon(call, self._clock.now())
+                self._changed.notify_all()
+            raise
+        return call
+
+    def close(self) -> None:
+        """Calls under way are finished first; a request that nobody waits for any more is not waited for."""
+        with self._changed:
+            self._closed = True
+            while self._exchange.calls:
+                self._changed.wait()
+        for transport in self._transports:
+            transport.close()
+
+    def _work(self) -> None:
+        """Sends whatever may be sent, one after another, and calls another thread for what may go beside it."""
+        while True:
+            with self._changed:
+                step = self._exchange.next(self._clock.now())
+                if isinstance(step, Wake):
+                    self._wake_at(step.at)
+                elif isinstance(step, Send):
+                    self._crew.submit(self._work)
+                events = self._drained()
+            tell(self._on_event, events)
+            if not isinstance(step, Send):
+                return
+            came = self._came(step)
+            with self._changed:
+                now = self._clock.now()
+                if isinstance(came, Came):
+                    noted(step, came)
+                    self._exchange.answered(step, came.reply.rows, came.reply.tokens, now, came.response.request_id)
+                else:
+                    self._exchange.failed(step, came, now)
+                events = self._drained()
+                self._changed.notify_all()
+            tell(self._on_event, events)
+            if isinstance(came, Came):
+                learnt(self._lengths, step, came.reply.tokens)
+
+    def _drained(self) -> list[Event]:
+        for call in self._exchange.ended():
+            call.job.over.set()
+        return self._exchange.events()
+
+    def _came(self, send: Send[Ticket]) -> Came | JinaSMError:
+        transport = self._transports[send.target]
+        try:
+            letter = calls.write(send, transport.wire)
+            response = transport.send(letter.request)
+            return Came(calls.read(send, transport.wire, letter, response.body), response)
+        except BaseException as error:
+            return broken(error, transport)
+
+    def _ask(self) -> None:
+        """How many instances there are: a long run should use them all."""
+        for number, transport in enumerate(self._transports):
+            if (instances := transport.instances()) and instances > 1:
+                with self._changed:
+                    self._exchange.resize(number, instances)
+                self._crew.submit(self._work)
+
+    def _wake_at(self, at: float) -> None:
+        """Sees to it that somebody works again at that time. A thread keeps time only while there is some to keep."""
+        self._due = at
+        if self._timing:
+            self._changed.notify_all()
+        else:
+            self._timing = True
+            threading.Thread(target=self._keep_time, name="jina_sm timer", daemon=True).start()
+
+    def _keep_time(self) -> None:
+        with self._changed:
+            while self._due is not None:
+                if (left := self._due - self._clock.now()) > 0:
+                    self._clock.wait(self._changed, left)
+                    continue
+                self._due = None
+                self._crew.submit(self._work)
+            self._timing = False
