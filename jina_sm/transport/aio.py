@@ -193,7 +193,7 @@ class _Pool:
         if importlib.util.find_spec("aiohttp") is None:
             raise MissingExtraError("the asynchronous client", "async")
         self._session: aiohttp.ClientSession | None = None
-        self._through: dict[str, Any] = {}
+        self._proxy: str | None = None
         self._opening = asyncio.Lock()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -208,7 +208,7 @@ class _Pool:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                **self._through,
+                proxy=self._proxy,
             ) as answer:
                 return answer.status, {name.lower(): said for name, said in answer.headers.items()}, await answer.read()
         except aiohttp.SocketTimeoutError as error:
@@ -229,10 +229,7 @@ class _Pool:
         async with self._opening:
             if self._session is None:
                 # aiohttp's own way to find a proxy also takes a .netrc's password for the server, in place of ours.
-                if proxy := http.proxy_of(url):
-                    address, user = proxy
-                    login = aiohttp.BasicAuth(*user.partition(":")[::2]) if user else None
-                    self._through = {"proxy": address, "proxy_auth": login}
+                self._proxy = http.proxy_of(url)
                 secure = url.startswith("https:")
                 context = await asyncio.to_thread(http.trust, self.bundle) if secure else True
                 limits = aiohttp.ClientTimeout(

@@ -188,6 +188,8 @@ class HttpTransport:
 
     def close(self) -> None:
         if self._made is not None:
+            for pool in [self._made.pools[key] for key in self._made.pools.keys()]:  # noqa: SIM118  it is no dict
+                pool.close()  # clear() alone leaves that to the garbage collector
             self._made.clear()
 
     def _pool(self) -> urllib3.PoolManager:
@@ -199,9 +201,9 @@ class HttpTransport:
                 more: dict[str, Any] = {"ssl_context": trust()} if url.startswith("https:") else {}
                 more |= {"maxsize": self._connections, "block": True}
                 if proxy := proxy_of(url):
-                    address, user = proxy
-                    headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
-                    self._made = urllib3.ProxyManager(address, proxy_headers=headers, **more)
+                    user, _, _ = proxy.partition("://")[2].rpartition("@")
+                    told = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(user)) if user else None
+                    self._made = urllib3.ProxyManager(proxy.replace(f"{user}@", "", 1), proxy_headers=told, **more)
                 else:
                     self._made = urllib3.PoolManager(**more)
             return self._made
@@ -218,8 +220,8 @@ def said(body: bytes) -> tuple[str, str | None, str | None]:
     detail = outer.get("detail") or outer.get("error") or outer.get("message") or told
     inner = detail if isinstance(detail, dict) else {}
     message: Any = inner.get("message") or detail
-    wrong = outer.get("errors") or (detail if isinstance(detail, list) else None)
-    if isinstance(wrong, list):
+    wrong = outer.get("errors") or detail
+    if isinstance(wrong, list) and wrong:
         each = "; ".join(_field(one) for one in wrong)
         message = f"{message}: {each}" if isinstance(message, str) else each
     text = message if isinstance(message, str) else orjson.dumps(message).decode()
@@ -275,8 +277,8 @@ def trust(bundle: str | None = None, environ: Mapping[str, str] = os.environ) ->
     return context
 
 
-def proxy_of(url: str) -> tuple[str, str | None] | None:
-    """The proxy that the environment names for a server, and ``user:password`` for it. Raises InputError."""
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for a server, with its user and password if any. Raises InputError."""
     from urllib.request import getproxies, proxy_bypass
 
     parts, proxies = urllib.parse.urlsplit(url), getproxies()
@@ -286,8 +288,7 @@ def proxy_of(url: str) -> tuple[str, str | None] | None:
     scheme, _, rest = (named if "://" in named else f"http://{named}").partition("://")
     if scheme.lower() not in ("http", "https"):
         raise InputError(f"the environment names a {scheme} proxy, and only http(s) ones are spoken to")
-    user, _, host = rest.rpartition("@")
-    return f"{scheme.lower()}://{host}", urllib.parse.unquote(user) or None
+    return f"{scheme.lower()}://{rest}"
 
 
 def _field(wrong: Any) -> str:
