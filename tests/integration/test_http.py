@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
+import json
 import logging
 import ssl
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jina_sm import catalog, errors, local, retry, wire
 from jina_sm.errors import InputError
 from jina_sm.transport import Request, Response
 from jina_sm.transport.aio import AsyncHttpTransport
-from jina_sm.transport.http import STATUS, HttpTransport
+from jina_sm.transport.http import STATUS, HttpTransport, retry_after_s, said
+from jina_sm.transport.target import open_transport, parse
 from jina_sm.values import EmbedRequest, RerankRequest
 from tests.conftest import Served
 from tests.raw import Act, answering, babble, cut, hang, reset, say
@@ -301,6 +305,37 @@ def test_the_api_embeds_and_ranks(send: Sends, stack: Served) -> None:
     ranked = RerankRequest(query="a dog", documents=("the stock market", "dogs and puppies"))
     answer = send(stack.url, Request(spoken.encode_request(ranked), path=spoken.path), api_key="any")
     assert spoken.decode_response(ranked, answer.body).values.argmax() == 1
+
+
+def test_the_local_environment_leads_a_target_to_the_stack(stack: Served) -> None:
+    spoken, asked = wire.dialect(KNOWN.model("jina-clip-v2"), wire="api"), EmbedRequest(items=("a",))
+    request = Request(spoken.encode_request(asked), path=spoken.path)
+    target, environ = parse("jina-api://?model=jina-clip-v2"), local.environment(stack.port)
+    with contextlib.closing(open_transport(target, environ=environ)) as transport:
+        assert spoken.decode_response(asked, transport.send(request).body).values.shape == (1, 1024)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 9) | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["detail", "error", "errors", "message", "code", "loc", "msg"]), inner)
+        ),
+    )
+)
+def test_whatever_an_error_looks_like_it_is_said_in_one_short_line(told: object) -> None:
+    message, code, request_id = said(json.dumps(told).encode())
+    assert len(message) <= 500
+    assert message.splitlines() in ([message], [])
+    assert isinstance(code, str | None)
+    assert isinstance(request_id, str | None)
+
+
+@given(st.text(), st.text())
+def test_a_wait_is_a_number_of_seconds_or_none(wait: str, date: str) -> None:
+    seconds = retry_after_s({"retry-after": wait, "date": date})
+    assert seconds is None or seconds >= 0
 
 
 def test_a_fault_of_the_local_stack_means_the_same_to_both(stack: Served) -> None:
