@@ -86,14 +86,15 @@ async def answer(model: Model, content_type: str, body: bytes, rounds: Rounds, *
         why = f"the local stack does not speak {model.dialect}, the dialect of {model.key}"
         raise Broken(500, {"detail": why}) from None
     try:
-        return await _answer(model, dialect, content_type, body, rounds)
+        return await answer_in(model, dialect, content_type, body, rounds)
     except _Refusal as refusal:
         raise refusal.said(dialect.generation) from None
 
 
-async def _answer(
+async def answer_in(
     model: Model, dialect: wire.Dialect[Any, Any], content_type: str, body: bytes, rounds: Rounds
 ) -> bytes:
+    """The answer in a dialect, once it is due. Raises Broken, and _Refusal."""
     if content_type != "application/json":
         raise _Refusal(400, f"Unsupported content type: {content_type}")
     try:
@@ -116,6 +117,7 @@ async def _answer(
             values = fitted(await _vectors(asked.items, rounds), model, asked.dimensions)
             told = Rows(values if asked.normalized else values * np.float32(NORM), tokens)
     answered = await asyncio.to_thread(dialect.encode_response, asked, told)
+    await rounds.due()
     if len(answered) > BODY_LIMIT:
         raise _Refusal(413, f"the answer has {len(answered)} bytes, and the service takes {BODY_LIMIT}")
     return answered

@@ -1,8 +1,9 @@
 """
 Answers held back until the profile says that they are done, by the event loop's clock.
 
-Vectors are worked out while their time passes. An endpoint has as many instances as its config says, and sends a
-request to the least busy one if the config says so, else to any, as AWS does.
+The whole answer is worked out while its time passes, which began when the request came: what this machine needs for
+it shows only where the profile leaves less. An endpoint has as many instances as its config says, and sends a request
+to the least busy one if the config says so, else to any, as AWS does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TIMED_OUT = (
 
 
 ASYNC_LIMIT_S = 900.0
-"""How long an asynchronous invocation may take, unless it says."""
+"""How long an asynchronous invocation may take."""
 
 
 class Pace:
@@ -39,11 +40,11 @@ class Pace:
         self._waiting: dict[int, asyncio.Future[bool]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def late(self, texts: int, counted: int) -> bool:
-        """Returns when the answer is due, or when it is too late for one: True."""
+    async def late(self, texts: int, counted: int, since: float) -> bool:
+        """Returns when the answer to what came at ``since`` is due, or when it is too late for one: True."""
         loop = asyncio.get_running_loop()
         self._tell()
-        request = self._fleet.arrive(loop.time(), texts=texts, tokens=counted)
+        request = self._fleet.arrive(loop.time(), texts=texts, tokens=counted, since=since)
         told: asyncio.Future[bool] = loop.create_future()
         self._waiting[request] = told
         self._tell()
@@ -97,19 +98,24 @@ class _Counted:
 
 
 class Paced(Rounds):
-    """The encoder as one endpoint has it: each answer comes at its time."""
+    """The encoder as one request to an endpoint has it, from when it came; the answer may go when it is due."""
 
     def __init__(self, rounds: Rounds, pace: Pace) -> None:
         self.encoder = _Counted(rounds.encoder)
         self._rounds = rounds
         self._pace = pace
+        self._since = asyncio.get_running_loop().time()
+        self._late: asyncio.Task[bool] | None = None
 
     def submit(self, texts: Sequence[str]) -> Future[Vectors]:
-        held = self._held(texts, self._rounds.submit(texts))
-        return asyncio.run_coroutine_threadsafe(held, asyncio.get_running_loop())
+        coming = self._rounds.submit(texts)
+        self._late = asyncio.create_task(self._passing(texts))
+        return coming
 
-    async def _held(self, texts: Sequence[str], vectors: Future[Vectors]) -> Vectors:
-        counted = await asyncio.to_thread(lambda: sum(map(self.encoder.tokens, texts)))
-        if await self._pace.late(len(texts), counted):
+    async def due(self) -> None:
+        if self._late and await self._late:
             raise Broken(0, TIMED_OUT)
-        return await asyncio.wrap_future(vectors)
+
+    async def _passing(self, texts: Sequence[str]) -> bool:
+        counted = await asyncio.to_thread(lambda: sum(map(self.encoder.tokens, texts)))
+        return await self._pace.late(len(texts), counted, self._since)

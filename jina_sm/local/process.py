@@ -60,6 +60,9 @@ def serve(
 ) -> None:
     """Runs the stack until SIGINT, SIGTERM or ``stop``. Raises InputError where the port is taken."""
     _check_extra()
+    # Small products are all there is to do: with a thread a core, OpenBLAS waits for them longer than it works. It
+    # looks when numpy is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with _bound(port) as listening:
         from jina_sm.local.app import Stack
         from jina_sm.local.constant import Constant

@@ -96,14 +96,18 @@ class Fleet:
         self._arrived = 0
         self._numbered = 0
 
-    def arrive(self, now: float, *, texts: int, tokens: float) -> int:
-        """A request, whose number comes back. Times must not go back; ``now`` is never before the last ``advance``."""
+    def arrive(self, now: float, *, texts: int, tokens: float, since: float | None = None) -> int:
+        """A request, whose number comes back. Times must not go back; ``now`` is never before the last ``advance``.
+
+        ``since``: when it came, where that was known only later; its time runs from then. Its limit does not: on a
+        small time scale what this machine needs is longer.
+        """
         request = _Request(self._arrived, texts, tokens)
         self._arrived += 1
         self._at(now + self._profile.limit_s * self._profile.time_scale, partial(self._answer, request, late=True))
         instance = self._chosen()
         instance.outside.append(request)
-        self._admit(instance, now)
+        self._admit(instance, now, now if since is None else since)
         return request.number
 
     def next(self) -> float | None:
@@ -129,11 +133,12 @@ class Fleet:
             return self._instances[int(self._random() * len(self._instances))]
         return min(self._instances, key=lambda each: each.outstanding)
 
-    def _admit(self, instance: _Instance, now: float) -> None:
+    def _admit(self, instance: _Instance, now: float, since: float) -> None:
         while instance.outside and instance.inside < self._profile.admitted:
             request = instance.outside.popleft()
             instance.inside += 1
-            self._at(now + self._profile.before_s(request.texts), partial(self._ask, instance, request))
+            asks = max(now, since + self._profile.before_s(request.texts))
+            self._at(asks, partial(self._ask, instance, request))
 
     def _ask(self, instance: _Instance, request: _Request, now: float) -> None:
         instance.queue.append(request)
@@ -149,7 +154,7 @@ class Fleet:
     def _finish(self, instance: _Instance, request: _Request, now: float) -> Done | None:
         instance.inside -= 1
         self._work(instance, now)
-        self._admit(instance, now)
+        self._admit(instance, now, now)
         return self._answer(request, now, late=False)
 
     def _answer(self, request: _Request, now: float, *, late: bool) -> Done | None:

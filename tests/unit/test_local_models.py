@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_sm import catalog
+from jina_sm.local import container
+from jina_sm.local.constant import Constant
 from jina_sm.local.models import (
     MAX_WAITING,
     ROUND_CHARACTERS,
@@ -24,7 +27,8 @@ from jina_sm.local.models import (
     relevance,
     words,
 )
-from jina_sm.values import Media, Vectors
+from jina_sm.values import EmbedRequest, Media, MultiRows, Rows, Vectors
+from jina_sm.wire.embeddings import Embeddings
 
 KNOWN = catalog.load(environ={})
 V3 = KNOWN.model("jina-embeddings-v3")
@@ -173,6 +177,37 @@ def test_a_round_that_fails_fails_its_own_and_nobody_after() -> None:
         poisoned.result(30)
     assert rounds.submit(["a"]).result(30).shape == (1, WIDTH)
     rounds.stop()
+
+
+class Told(Rounds):
+    """Rounds that write down when an answer made of them may go."""
+
+    def __init__(self) -> None:
+        super().__init__(Constant())
+        self.said: list[str] = []
+
+    async def due(self) -> None:
+        self.said.append("due")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing(Embeddings):
+    """A dialect that tells the rounds when it writes."""
+
+    rounds: Told
+
+    def encode_response(self, request: EmbedRequest, rows: Rows | MultiRows) -> bytes:
+        self.rounds.said.append("written")
+        return super().encode_response(request, rows)
+
+
+def test_an_answer_is_written_before_it_is_due() -> None:
+    rounds = Told()
+    rounds.start()
+    dialect = Writing(generation="A", rounds=rounds)
+    asyncio.run(container.answer_in(V3, dialect, "application/json", b'{"data": {"text": "a"}}', rounds))
+    rounds.stop()
+    assert rounds.said == ["written", "due"]
 
 
 def test_who_comes_when_all_places_are_taken_is_told_at_once() -> None:

@@ -52,6 +52,17 @@ def test_one_request_takes_what_the_formula_says() -> None:
     assert not done.late
 
 
+def test_the_time_of_what_was_counted_late_runs_from_when_it_came() -> None:
+    fleet = Fleet(G5)
+    fleet.advance(5.1)
+    fleet.arrive(5.1, texts=10, tokens=2880, since=5.0)
+    (done,) = fleet.answers()
+    assert done.at == pytest.approx(5 + 0.140 + 10 * 0.0042 + 0.060 + 0.1)
+    fleet.arrive(99.0, texts=10, tokens=2880, since=90.0)  # it could have asked for the GPU long ago
+    (done,) = fleet.answers()
+    assert done.at == pytest.approx(99 + 0.060 + 0.1)
+
+
 def test_the_gpu_serves_in_the_order_of_asking_and_one_at_a_time() -> None:
     fleet = Fleet(G5)
     large = fleet.arrive(0.0, texts=100, tokens=0)
