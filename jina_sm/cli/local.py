@@ -61,11 +61,11 @@ def up(
     number = _port(port)
     speed = stack.Speed(profile=profile, time_scale=time_scale, instances=instances, vectors=vectors)
     if detach:
-        if stack.running(number):
+        if found := stack.running_as(number, speed):
             show.say(f"already up on port {number}")
         else:
             stack.start_detached(number, ready_after, speed=speed)
-        _hint(number, vectors)
+        _hint(number, (found or speed).vectors)
     else:
         stack.serve(number, ready_after, lambda: _hint(number, vectors), speed=speed)
 
@@ -115,7 +115,7 @@ def scenario(facts: tuple[str, ...], port: int | None) -> None:
     asked: dict[str, Any] = {}
     for fact in facts:
         name, _, said = fact.partition("=")
-        value = json.loads(said) if said in ("true", "false") or said.isdigit() else said
+        value = said == "true" if said in ("true", "false") else int(said) if re.fullmatch("-?[0-9]+", said) else said
         if name.startswith("ml."):
             asked.setdefault("quotas", {})[name] = value
         else:

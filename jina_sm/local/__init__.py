@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jina_sm.local.process import release as release
     from jina_sm.local.process import reset as reset
     from jina_sm.local.process import running as running
+    from jina_sm.local.process import running_as as running_as
     from jina_sm.local.process import serve as serve
     from jina_sm.local.process import serving as serving
     from jina_sm.local.process import start_detached as start_detached
@@ -36,6 +37,7 @@ __all__ = [  # noqa: RUF022  in the order of use
     "serve",
     "start_detached",
     "running",
+    "running_as",
     "environment",
     "reset",
     "stop",

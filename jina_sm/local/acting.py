@@ -8,25 +8,35 @@ ended there has ended just before that call.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import socket
 import struct
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import orjson
 
 from jina_sm.errors import InputError
 from jina_sm.local import eventstream
-from jina_sm.local.faults import CODES, Faults, Tally, disordered, told
-from jina_sm.local.protocol import Receive, Refusal, Reply, Send
+from jina_sm.local.faults import Faults, Tally, told
+from jina_sm.local.protocol import Receive, Refusal, Reply, Send, service
 from jina_sm.local.visible import Visibility
+
+# Errors that every service of AWS may answer with, beside those of its own; of any other status a nameless one.
+_COMMON: Mapping[int, str] = {
+    400: "ValidationException",
+    403: "AccessDeniedException",
+    429: "ThrottlingException",
+    500: "InternalFailure",
+    503: "ServiceUnavailable",
+}
 
 
 class Stage:
-    """The faults of one stack, and who waits in them."""
+    """The faults of one stack, and who waits in them. ``operations``: all that there are to strike."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations: Callable[[], Set[str]]) -> None:
+        self._operations = operations
         self.faults = Faults()
         self.visible = Visibility()
         self._held: dict[int, set[asyncio.Event]] = defaultdict(set)
@@ -36,7 +46,7 @@ class Stage:
         match (method, path):
             case ("POST", "/_jina/faults"):
                 try:
-                    said: Any = {"id": self.faults.add(orjson.loads(body))}
+                    said: Any = {"id": self.faults.add(orjson.loads(body), self._operations())}
                 except (InputError, TypeError, ValueError) as error:
                     return Reply(orjson.dumps({"message": str(error)}), 400)
             case ("GET", "/_jina/faults"):
@@ -62,25 +72,25 @@ class Stage:
         self.visible.clear()
         self.release()
 
-    async def before(self, firing: list[Tally], receive: Receive, send: Send) -> Reply | Refusal | None:
-        """What a call meets on its way in: an answer of its own, or ``GONE``; None: it goes on."""
+    async def before(self, firing: list[Tally], name: str, receive: Receive, send: Send) -> Reply | Refusal | None:
+        """What a call to a service meets on its way in: an answer of its own, or ``GONE``; None: it goes on."""
         for tally in firing:
             fault = tally.fault
             match fault.kind:
                 case "stall":
-                    await self._wait(tally, receive, fault.seconds)
+                    await self._wait(tally, receive, send, fault.seconds)
                 case "pause" if fault.when == "before":
-                    if not await self._wait(tally, receive, None):
+                    if not await self._wait(tally, receive, send, None):
                         return GONE
                 case "reset":
                     await _break(send, receive)
                     return GONE
                 case "throttle":
-                    return Refusal("ThrottlingException", "Rate exceeded", status=fault.status or 400)
+                    return _throttled(name, fault.status)
                 case "error":
                     status = fault.status or 500
-                    words = fault.reason or "An internal failure occurred."
-                    return Refusal(CODES.get(status, "ServiceUnavailable"), words, status=status)
+                    words = fault.reason or f"The local stack answers {status}, as it was asked to."
+                    return Refusal(_code(name, status), words, status=status)
         return None
 
     async def after(self, firing: list[Tally], reply: Reply, receive: Receive, send: Send) -> Reply:
@@ -88,16 +98,14 @@ class Stage:
         for tally in firing:
             kind = tally.fault.kind
             if kind == "pause" and tally.fault.when == "after":
-                await self._wait(tally, receive, None)
-            elif kind in ("reorder", "drop"):
-                reply = dataclasses.replace(reply, body=disordered(kind, reply.body))
+                await self._wait(tally, receive, send, None)
             elif kind == "truncate":
                 await sent(send, reply, part=len(reply.body) // 2)
                 await _break(send, receive, politely=True)
                 return GONE
         return reply
 
-    async def _wait(self, tally: Tally, receive: Receive, seconds: float | None) -> bool:
+    async def _wait(self, tally: Tally, receive: Receive, send: Send, seconds: float | None) -> bool:
         """Until released, or so long. False: the caller has left."""
         released, left = asyncio.Event(), asyncio.ensure_future(receive())
         self._held[tally.number].add(released)
@@ -105,6 +113,9 @@ class Stage:
         try:
             await asyncio.wait({waiting, left}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             return not left.done()
+        except asyncio.CancelledError:  # the stack goes down; a stack that is gone answers nothing
+            _abort(send)
+            raise
         finally:
             waiting.cancel()
             left.cancel()
@@ -126,13 +137,37 @@ async def sent(send: Send, reply: Reply, *, part: int | None = None) -> None:
 
 async def _break(send: Send, receive: Receive, *, politely: bool = False) -> None:
     """Ends the connection: at once, with a TCP reset, or after what is already on its way."""
-    # ASGI has no word for hanging up. uvicorn's send is a method of what holds the transport.
-    transport = send.__self__.transport  # type: ignore[attr-defined]
     if politely:
-        transport.close()
+        _transport(send).close()
     else:
-        linger = struct.pack("ii", 1, 0)  # on, for no time: what is unsent is dropped, and the other side is told
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
+        _abort(send)
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _abort(send: Send) -> None:
+    transport = _transport(send)
+    linger = struct.pack("ii", 1, 0)  # on, for no time: what is unsent is dropped, and the other side is told
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
+
+
+def _transport(send: Send) -> Any:
+    # ASGI has no word for hanging up. uvicorn's send is a method of what holds the transport.
+    return send.__self__.transport  # type: ignore[attr-defined]
+
+
+def _throttled(name: str, status: int | None) -> Refusal:
+    """What a service says to who asks too often; SageMaker's own models say nothing of it, and it is this."""
+    found = {shape.error_code: shape for shape in service(name).error_shapes}
+    code = next((each for each in ("ThrottlingException", "TooManyRequestsException") if each in found), None)
+    modelled = found[code].metadata.get("error", {}).get("httpStatusCode") if code else None
+    return Refusal(code or "ThrottlingException", "Rate exceeded", status=status or modelled or 400)
+
+
+def _code(name: str, status: int) -> str:
+    """What a service calls an error of that status."""
+    for shape in service(name).error_shapes:
+        if shape.metadata.get("error", {}).get("httpStatusCode") == status:
+            return str(shape.error_code)
+    return _COMMON.get(status, "")

@@ -45,7 +45,7 @@ async def answer(
     if not headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip():
         return _reply(modern(401, "an API key is needed, as the header Authorization: Bearer KEY"))
     firing = stage.faults.firing(OPERATIONS[path], "")
-    match await stage.before(firing, receive, send):
+    match await stage.before(firing, "sagemaker-runtime", receive, send):  # whose errors are the most like
         case Refusal() as refusal:
             throttled = refusal.code == "ThrottlingException"  # which AWS says as 400
             return _reply(modern(429 if throttled else refusal.status, refusal.message))

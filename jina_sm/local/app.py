@@ -11,6 +11,8 @@ nothing of ours.
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import re
 import urllib.parse
@@ -18,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import botocore
 import orjson
 
 from jina_sm import catalog as catalogue
@@ -29,14 +32,16 @@ from jina_sm.local.asynchronous import Asynchronous
 from jina_sm.local.behind import Behind
 from jina_sm.local.constant import Constant
 from jina_sm.local.container import Broken
+from jina_sm.local.faults import Fault, disordered
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
-from jina_sm.local.pace import Paced, Paces
+from jina_sm.local.pace import TIMED_OUT, Paced, Paces
 from jina_sm.local.permissions import simulated
 from jina_sm.local.profile import Profile
 from jina_sm.local.protocol import Receive, Refusal, Reply, Send, answer, refused, service
 from jina_sm.local.scenario import Scenario
 from jina_sm.local.state import ORDINARY, Endpoint, Fate, State
 
+_log = logging.getLogger(__name__)
 VECTORS: Mapping[str, str] = {
     "stand-in": "stand-in: Universal Sentence Encoder multilingual v3, not Jina's model",
     "constant": "constant: a hash of each text, without meaning",
@@ -99,27 +104,31 @@ class Stack:
             account=account, catalog=known, clock=clock or Clock(), ready_after_s=ready_after_s, scenario=scenario
         )
         self._states = {account: self.state}
-        self.stage = Stage()
+        self.stage = Stage(operations)
         self.disabled_regions = disabled_regions
         self.on_ready: Callable[[], None] = lambda: None
         self.on_shutdown: Callable[[], None] = lambda: None
+        self.speed: Mapping[str, Any] = {}  # as it was started, for who asks
         self._rounds = Rounds(model or UniversalSentenceEncoder())
         self._paces = Paces(profile, instances) if profile else None
         self._behind = Behind(account)
         self._asynchronous = Asynchronous(self._behind)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["method"] == "POST" and scope["path"] in api.OPERATIONS:
-            body = await _body(receive)
-            reply = await api.answer(self.state.catalog, self._rounds, self.stage, scope, body, receive, send)
-            if reply is not GONE:
-                await sent(send, reply)
-        elif scope["path"].startswith("/_jina/"):
-            await sent(send, await self._own(scope["method"], scope["path"], await _body(receive)))
-        else:
-            await self._aws(scope, receive, send)
+        try:
+            if scope["type"] == "lifespan":
+                await self._live(receive, send)
+            elif scope["method"] == "POST" and scope["path"] in api.OPERATIONS:
+                body = await _body(receive)
+                reply = await api.answer(self.state.catalog, self._rounds, self.stage, scope, body, receive, send)
+                if reply is not GONE:
+                    await sent(send, reply)
+            elif scope["path"].startswith("/_jina/"):
+                await sent(send, await self._own(scope["method"], scope["path"], await _body(receive)))
+            else:
+                await self._aws(scope, receive, send)
+        except _Left:
+            return  # what has come in part only has no effect, and nobody is there to be answered
 
     async def reset(self) -> None:
         """Forgets all that was made, here and in moto, and every fault."""
@@ -145,7 +154,7 @@ class Stack:
             case ("GET", "/_jina/health"):
                 vectors = VECTORS["constant" if isinstance(self._rounds.encoder, Constant) else "stand-in"]
                 said = {"status": "ok", "account": self.state.account, "vectors": vectors, "pid": os.getpid()}
-                return Reply(orjson.dumps(said))
+                return Reply(orjson.dumps({**said, "speed": self.speed}))
             case ("POST", "/_jina/reset"):
                 await self.reset()
             case ("POST", "/_jina/shutdown"):
@@ -164,7 +173,7 @@ class Stack:
         return Reply()
 
     async def _aws(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {name.decode("latin-1").lower(): _text(value) for name, value in scope["headers"]}
         query = urllib.parse.parse_qs(scope["query_string"].decode("latin-1"))
         # A link signed for S3 says the same in its query, or, as of old, the key alone.
         signature = headers.get("authorization") or f"Credential={query.get('X-Amz-Credential', [''])[0]}"
@@ -182,7 +191,12 @@ class Stack:
         elif name:
             state = self._state(self._behind.account_of(key))
             call = _Call(state, name, operation, region, scope["path"], headers, await _body(receive))
-            reply = await self._struck(call, receive, send)
+            try:
+                reply = await self._struck(call, receive, send)
+            except Exception as error:
+                _log.exception("%s %s", name, operation)
+                words = f"the local stack failed: {error!r}"
+                reply = refused(name, Refusal("InternalFailure", words, status=500))
             if reply is not GONE:
                 await sent(send, reply)
         else:
@@ -215,27 +229,24 @@ class Stack:
     async def _struck(self, call: _Call, receive: Receive, send: Send) -> Reply:
         """The answer to a call, through whatever faults it meets."""
         firing = self.stage.faults.firing(call.operation, call.region)
-        match await self.stage.before(firing, receive, send):
+        match await self.stage.before(firing, call.service, receive, send):
             case Refusal() as refusal:
                 return refused(call.service, refusal)
             case Reply() as reply:
                 return reply
         kinds = {tally.fault.kind: tally.fault for tally in firing}
-        if (broken := kinds.get("model-error")) and (match := _INVOCATION.fullmatch(call.path)):
-            detail = Broken(broken.status or 500, broken.reason or "the model failed, as it was asked to")
-            return runtime.model_error(call.state.region(call.region), match[1], detail)
         if unready := kinds.get("never-ready"):
             fate = Fate(lasts=unready.seconds or float("inf"))
         elif failed := kinds.get("failed"):
             fate = Fate(lasts=failed.seconds, failure=failed.why)
         else:
             fate = ORDINARY
-        reply = await self._answered(call, fate)
+        reply = await self._answered(call, fate, kinds)
         if reply.status == 200 and (hidden := kinds.get("hidden")):
             self._hide(call, reply, hidden.reads)
         return await self.stage.after(firing, reply, receive, send)
 
-    async def _answered(self, call: _Call, fate: Fate) -> Reply:
+    async def _answered(self, call: _Call, fate: Fate, kinds: Mapping[str, Fault]) -> Reply:
         state = call.state
         region = state.region(call.region)
         if match := _INVOCATION.fullmatch(call.path):
@@ -246,10 +257,20 @@ class Stack:
             }.get(call.operation)
 
             async def asks(endpoint: Endpoint, content_type: str, body: bytes) -> bytes:
-                return await runtime.ask(state, region, endpoint, content_type, body, self._encoder(endpoint))
+                # The container's faults are its own, however it is asked.
+                if broken := kinds.get("model-error"):
+                    status = 500 if broken.status is None else broken.status
+                    usual = "the model failed, as it was asked to" if status else TIMED_OUT
+                    raise Broken(status, broken.reason or usual)
+                encoder = self._encoder(endpoint)
+                answer = await runtime.ask(state, region, endpoint, call.headers, content_type, body, encoder)
+                for kind in kinds.keys() & {"reorder", "drop"}:
+                    answer = disordered(kind, answer)
+                return answer
 
             if act:
-                return await act(region, match[1], call.headers, call.body, asks)
+                wrong = runtime.unacceptable(region, call.operation, match[1], call.headers, call.body)
+                return wrong or await act(region, match[1], call.headers, call.body, asks)
         rooms: Mapping[str, object] = {
             "sagemaker": sagemaker.Hosting(state, region, fate),
             "marketplace-discovery": marketplace.Discovery(state),
@@ -257,7 +278,8 @@ class Stack:
             "pricing": marketplace.PriceList(state),
             "service-quotas": quotas.Quotas(state, region),
         }
-        with self.stage.visible.during(call.operation, call.body.decode(errors="replace")):
+        asked = call.body.decode(errors="replace")
+        with self.stage.visible.during(call.operation, asked, account=state.account, region=region.name):
             return answer(call.service, call.operation, call.body, rooms.get(call.service))
 
     def _hide(self, call: _Call, reply: Reply, reads: int) -> None:
@@ -270,7 +292,8 @@ class Stack:
         }
         said = orjson.loads(call.body) | orjson.loads(reply.body)
         name = said[_MADE.get(call.operation, "agreementId")]
-        self.stage.visible.hide(call.operation, name, homes[call.operation], reads)
+        where, account = homes[call.operation], call.state.account
+        self.stage.visible.hide(call.operation, name, where, reads, account=account, region=call.region)
 
     def _encoder(self, endpoint: Endpoint) -> Rounds:
         if self._paces is None or endpoint.serving is None:
@@ -291,11 +314,44 @@ def _addressed(signed: str, target: str, path: str) -> tuple[str, str]:
     return "", ""
 
 
+@functools.cache
+def operations() -> frozenset[str]:
+    """All that the stack answers by itself."""
+    rooms: Mapping[str, type] = {
+        "sagemaker": sagemaker.Hosting,
+        "marketplace-discovery": marketplace.Discovery,
+        "marketplace-agreement": marketplace.Agreements,
+        "pricing": marketplace.PriceList,
+        "service-quotas": quotas.Quotas,
+    }
+    ours = (
+        operation
+        for name, room in rooms.items()
+        for operation in service(name).operation_names
+        if hasattr(room, botocore.xform_name(operation))
+    )
+    return frozenset({*ours, *_INVOKES.values(), *api.OPERATIONS.values()})
+
+
+class _Left(Exception):
+    """The caller went away in the middle of its request."""
+
+
+def _text(value: bytes) -> str:
+    """A header's value. boto3 writes UTF-8, and older software what it likes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 async def _body(receive: Receive) -> bytes:
     """The body; of one over the limit, enough to tell. It is read to its end, or the caller would see no answer."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Left
         if size <= container.BODY_LIMIT:
             parts.append(message.get("body", b""))
         size += len(message.get("body", b""))

@@ -7,6 +7,7 @@ What is wrong with the request itself is refused at once; what goes wrong later 
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from jina_sm.local.protocol import Reply
 from jina_sm.local.runtime import STAND_IN, error, headers_of, model_error, serving
 from jina_sm.local.state import Endpoint, Region
 
+_log = logging.getLogger(__name__)
 INLINE_LIMIT = 128_000
 """Bytes in a body that is sent with the request."""
 _HEADER = "x-amzn-sagemaker-"
@@ -60,15 +62,16 @@ class Asynchronous:
         result, failure = await self._places(region, wanted["OutputConfig"], headers)
 
         async def work() -> None:
-            sent = await asyncio.to_thread(self._behind.read, region.account, source) if source else body
             try:
+                sent = await asyncio.to_thread(self._behind.read, region.account, source) if source else body
                 if sent is None:
                     raise Broken(500, f"there is no object {source}")
                 said = await answered(endpoint, headers.get(f"{_HEADER}content-type", ""), sent)
                 place = result
             except Broken as broken:
                 said, place = model_error(region, name, broken).body, failure
-            await asyncio.to_thread(self._behind.write, region.account, place, said)
+            if not await asyncio.to_thread(self._behind.write, region.account, place, said):
+                _log.warning("an answer of %s is lost: it could not be written to %s", name, place)
 
         task = asyncio.create_task(work())
         self._running.add(task)

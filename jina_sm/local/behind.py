@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import string
+import urllib.parse
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -56,18 +58,23 @@ class Behind:
     def read(self, account: str, location: str) -> bytes | None:
         """The object at an ``s3://`` location; None: there is none."""
         answer = self._s3(account, "GET", location)
-        return answer.data if answer.status_code == 200 else None
+        return answer.data if answer and answer.status_code == 200 else None
 
     def write(self, account: str, location: str, body: bytes) -> bool:
-        return bool(self._s3(account, "PUT", location, data=body).status_code == 200)
+        answer = self._s3(account, "PUT", location, data=body)
+        return bool(answer and answer.status_code == 200)
 
     def make_bucket(self, account: str, name: str) -> None:
+        self._served.result()  # it may still be starting
         self._ask("s3", account, method="PUT", path=f"/{name}")
 
     def _s3(self, account: str, method: str, location: str, **options: Any) -> Any:
+        """S3's answer; None: the location is of no object."""
+        self._served.result()
         match = _S3.fullmatch(location)
-        path = f"/{match[1]}/{match[2]}" if match else "/"
-        return self._ask("s3", account, method=method, path=path, **options)
+        # The test client escapes what is ASCII by itself, and reads the rest as Latin-1.
+        path = urllib.parse.quote(f"/{match[1]}/{match[2]}", safe=string.printable) if match else ""
+        return self._ask("s3", account, method=method, path=path, **options) if path else None
 
     def _warm(self) -> None:
         """Makes moto and the role; then loads its slowest service before it is asked for."""

@@ -9,6 +9,7 @@ isolation it fetches no URL.
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from jina_sm.errors import InputError
 from jina_sm.local.models import NORM, FullError, Rounds, fitted, markdown, of_bytes, relevance, words
 from jina_sm.values import Completion, EmbedRequest, Item, Media, MultiRows, ReadRequest, RerankRequest, Rows, Vectors
 
+_log = logging.getLogger(__name__)
 BODY_LIMIT = 6_291_456
 """Bytes in a body, either way."""
 MEDIA_TOKENS = 500
@@ -89,6 +91,11 @@ async def answer(model: Model, content_type: str, body: bytes, rounds: Rounds, *
         return await answer_in(model, dialect, content_type, body, rounds)
     except _Refusal as refusal:
         raise refusal.said(dialect.generation) from None
+    except Broken:
+        raise
+    except Exception as error:  # as a container would: it answers 500 and serves on
+        _log.exception("%s", model.key)
+        raise Broken(500, f"the local stack failed: {error!r}") from None
 
 
 async def answer_in(

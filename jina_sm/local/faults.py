@@ -6,7 +6,8 @@ and that count. So the same calls meet the same faults, in whatever order their 
 
     throttle     ThrottlingException, status 400                    stall        waits ``seconds``, then goes on
     error        a ``status`` of AWS's own, 500 by default          reset        the connection breaks, unanswered
-    model-error  ModelError with the container's ``status``         truncate     ... or after half of the answer
+    model-error  ModelError with the container's ``status``; 0:     truncate     ... or after half of the answer
+                 it did not answer in time
     reorder      rows come back in another order                    drop         the last row is missing
     never-ready  an endpoint stays Creating, or Updating            failed       it fails for ``reason``
     hidden       what is made is not seen by the next ``reads``     pause        waits, ``when`` before or after it
@@ -16,7 +17,7 @@ and that count. So the same calls meet the same faults, in whatever order their 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -54,11 +55,13 @@ _MEETS: Mapping[str, tuple[str, ...]] = {
 _ENDPOINTS = ("CreateEndpoint", "UpdateEndpoint")
 _ENDING = frozenset({"throttle", "error", "model-error", "reset"})  # the call comes no further
 
-CODES: Mapping[int, str] = {
-    429: "ModelNotReadyException",
-    500: "InternalFailure",
-    503: "ServiceUnavailable",
-    530: "InternalDependencyException",
+# What each fact may be, also where it comes over HTTP.
+_KINDS_OF_FACT: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "operation", "region", "reason", "when"), str),
+    **dict.fromkeys(("nth", "reads"), int),
+    **dict.fromkeys(("count", "status"), (int, type(None))),
+    "rate": (int, float),
+    "seconds": (int, float, type(None)),
 }
 # Why endpoints come up Failed, in AWS's words. {name}: the endpoint's; {type}: its instances'.
 REASONS: Mapping[str, str] = {
@@ -95,22 +98,33 @@ class Fault:
     when: str = "before"
 
     def __post_init__(self) -> None:
+        for name, kind in _KINDS_OF_FACT.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise InputError(f"{name} cannot be {value!r}")
         if self.kind not in KINDS:
             raise InputError(f"there is no fault {self.kind!r}; there are {', '.join(KINDS)}")
         if not 0 <= self.rate <= 1 or self.nth < 1 or self.reads < 1 or (self.count is not None and self.count < 1):
             raise InputError("a rate is from 0 to 1; count, nth and reads are at least 1")
-        if self.status is not None and not 400 <= self.status <= 599:
-            raise InputError("a status is from 400 to 599")
+        if self.status is not None and not (
+            400 <= self.status <= 599 or (self.kind == "model-error" and not self.status)
+        ):
+            raise InputError("a status is from 400 to 599; that of a model-error may be 0, which is a time-out")
         if self.kind == "stall" and not self.seconds:
             raise InputError("a stall needs its seconds")
+        if self.seconds is not None and not 0 <= self.seconds < float("inf"):
+            raise InputError(f"seconds cannot be {self.seconds}")
         if self.when not in ("before", "after"):
             raise InputError(f"a pause is before or after the call takes effect, not {self.when!r}")
 
     def meets(self, operation: str, region: str) -> bool:
         """Whether the fault is about such calls at all."""
+        return fnmatchcase(region, self.region) and self.fits(operation)
+
+    def fits(self, operation: str) -> bool:
+        """Whether it is about such an operation, in some region."""
         return (
             fnmatchcase(operation, self.operation or KINDS[self.kind])
-            and fnmatchcase(region, self.region)
             and operation.startswith(_MEETS.get(self.kind, ("",)))
             and not (self.kind in ("never-ready", "failed") and operation not in _ENDPOINTS)
         )
@@ -149,18 +163,24 @@ class Faults:
         self._added = 0
         self.tallies: list[Tally] = []
 
-    def add(self, asked: Mapping[str, Any]) -> int:
-        """The number of a new fault. Raises InputError."""
+    def add(self, asked: Mapping[str, Any], among: Iterable[str] = ()) -> int:
+        """The number of a new fault. Raises InputError, also for one that strikes none ``among`` the operations."""
         try:
             fault = Fault(**asked)
         except TypeError as error:
             raise InputError(f"not a fault: {error}") from None
+        if among and not any(map(fault.fits, among)):
+            raise InputError(
+                f"{fault.kind} strikes nothing that {fault.operation!r} fits",
+                cure="Operations are spelled as AWS spells them; no fault strikes those of IAM, S3 and others by moto.",
+            )
         self._added += 1
         self.tallies.append(Tally(self._added, fault))
         return self._added
 
     def clear(self) -> None:
         self.tallies.clear()
+        self._added = 0  # chance follows from a fault's number: the next run meets what this one met
 
     def firing(self, operation: str, region: str) -> list[Tally]:
         """Those that strike this call, up to one that ends it; it is counted."""

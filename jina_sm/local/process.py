@@ -50,6 +50,18 @@ class Speed:
     instances: int | None = None
     vectors: str = "stand-in"
 
+    def __post_init__(self) -> None:
+        from jina_sm.local.profile import PROFILES
+
+        if self.profile not in (None, *PROFILES):
+            raise InputError(f"there is no profile {self.profile!r}; there is {', '.join(PROFILES)}")
+        if self.profile is None and (self.time_scale != 1 or self.instances):
+            raise InputError("time_scale and instances are a profile's, and none was named")
+        if not 1e-6 <= self.time_scale <= 1e6:
+            raise InputError(f"time_scale is from 0.000001 to 1000000, not {self.time_scale}")
+        if self.vectors not in ("stand-in", "constant"):
+            raise InputError(f"vectors are stand-in or constant, not {self.vectors!r}")
+
 
 def serve(
     port: int = DEFAULT_PORT,
@@ -71,6 +83,7 @@ def serve(
         profile = replace(PROFILES[speed.profile], time_scale=speed.time_scale) if speed.profile else None
         model = Constant() if speed.vectors == "constant" else None
         stack = Stack(ready_after_s=ready_after_s, profile=profile, instances=speed.instances, model=model)
+        stack.speed = asdict(speed)
         stack.on_ready = on_ready or stack.on_ready
         server = _server(stack)
         note = _directory() / f"{port}.json"
@@ -104,13 +117,16 @@ def start_detached(port: int = DEFAULT_PORT, ready_after_s: float = 2.0, *, spee
     _started[port] = child
     deadline = time.monotonic() + START_LIMIT_S
     while child.poll() is None and time.monotonic() < deadline:
-        if running(port):
+        health = _health(port)
+        if health and (health["pid"] == child.pid or os.name != "posix"):  # or it is another's, who was faster
             return child.pid
         time.sleep(0.02)
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
     if child.poll() is None:
         child.terminate()
         child.wait()
+    elif running(port):
+        raise InputError(f"port {port} was taken by another stack meanwhile")
     raise JinaSMError(f"the local stack did not come up: {said[-1]}", cure=f"Its log is {log}.")
 
 
@@ -172,7 +188,19 @@ def change_scenario(port: int | None = None, **facts: Any) -> dict[str, Any]:
 
 def running(port: int | None = None) -> bool:
     """Whether a local stack answers on the port."""
-    return "vectors" in (_asked(port or local_port(), "GET", "/_jina/health", timeout_s=2.0) or {})
+    return _health(port or local_port()) is not None
+
+
+def running_as(port: int, speed: Speed) -> Speed | None:
+    """The speed of the stack on the port; None: there is none. Raises InputError where it is not the one asked for.
+
+    The default goes with any.
+    """
+    health = _health(port)
+    found = Speed(**health["speed"]) if health else None
+    if found and speed not in (Speed(), found):
+        raise InputError(f"port {port} has a stack of {found}", cure="`jina-sm local down` ends it; or take another.")
+    return found
 
 
 def environment(port: int = DEFAULT_PORT) -> dict[str, str]:
@@ -262,6 +290,12 @@ def _directory() -> Path:
     if path.is_symlink() or (hasattr(os, "getuid") and path.stat().st_uid != os.getuid()):
         raise JinaSMError(f"{path} belongs to someone else", cure="Set TMPDIR to a directory of your own.")
     return path
+
+
+def _health(port: int) -> dict[str, Any] | None:
+    """What a stack on the port says of itself; None: there is none."""
+    said = _asked(port, "GET", "/_jina/health", timeout_s=2.0)
+    return said if said and "vectors" in said else None
 
 
 def _told(port: int | None, method: str, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -81,9 +81,12 @@ def answer(name: str, operation: str, body: bytes, operations: object) -> Reply:
 
 
 def refused(name: str, error: Refusal) -> Reply:
-    """The error in the format of a service."""
-    said = {"__type": error.code, "message": error.message, **error.members}
-    return Reply(orjson.dumps(said), error.status, {**_headers(name), "x-amzn-ErrorType": error.code})
+    """The error in the format of a service; one without a name is known by its status alone."""
+    said = {"message": error.message, **error.members}
+    if not error.code:
+        return Reply(orjson.dumps(said), error.status, _headers(name))
+    named = {"__type": error.code, **said}
+    return Reply(orjson.dumps(named), error.status, {**_headers(name), "x-amzn-ErrorType": error.code})
 
 
 def check(shape: Any, asked: Asked) -> None:
@@ -188,10 +191,20 @@ def _unmet(shape: Any, value: Any) -> Iterator[str]:
         yield f"satisfy regular expression pattern: {facts['pattern']}"
 
 
+_JAVA: Mapping[str, str] = {
+    r"\p{L}": r"\w",
+    r"\p{N}": r"\d",
+    r"\p{Z}": r"\s",
+    r"[\p{Print}]": "[ -~]",
+    r"\p{ASCII}": r"[\x00-\x7f]",
+    r"\z": r"\Z",
+}
+
+
 @functools.cache
 def _pattern(spelled: str) -> re.Pattern[str] | None:
     """AWS's patterns are Java's; None where Python has no such class."""
-    for java, python in ((r"\p{L}", r"\w"), (r"\p{N}", r"\d"), (r"\p{Z}", r"\s")):
+    for java, python in _JAVA.items():
         spelled = spelled.replace(java, python)
     return None if r"\p" in spelled else re.compile(spelled)
 

@@ -13,24 +13,58 @@ import orjson
 from jina_sm.local import container, eventstream
 from jina_sm.local.container import BODY_LIMIT, Broken
 from jina_sm.local.models import Rounds
-from jina_sm.local.protocol import Reply
+from jina_sm.local.protocol import Refusal, Reply, check, service
 from jina_sm.local.state import Endpoint, Region, State
 
 JSON = "application/json"
 STAND_IN = {"x-jina-sm-stand-in": "true"}
+_HEADER = "x-amzn-sagemaker-"
 
 
 Asks = Callable[[Endpoint, str, bytes], Awaitable[bytes]]
 """Puts a body of some content type to an endpoint's container. Raises Broken."""
 
 
-async def ask(
-    state: State, region: Region, endpoint: Endpoint, content_type: str, body: bytes, rounds: Rounds
-) -> bytes:
-    """The answer of an endpoint's first variant. Raises Broken."""
+def unacceptable(region: Region, operation: str, name: str, headers: Mapping[str, str], body: bytes) -> Reply | None:
+    """What AWS answers to what it does not take, or what suits no such endpoint; None: it is fine."""
+    shape = service("sagemaker-runtime").operation_model(operation).input_shape
+    asked: dict[str, Any] = {"EndpointName": name, **({"Body": ""} if body else {})}
+    for member, of in shape.members.items():
+        if of.serialization.get("location") == "header" and (said := headers.get(of.serialization["name"].lower())):
+            asked[member] = int(said) if of.type_name == "integer" and said.isdecimal() else said
+    try:
+        check(shape, asked)
+    except Refusal as refusal:
+        return error("ValidationError", 400, {"Message": refusal.message})
+    for member in ("TargetModel", "TargetContainerHostname", "InferenceComponentName"):
+        if member in asked:
+            return error("ValidationError", 400, {"Message": f"Endpoint {name} takes no {member}."})
+    endpoint, variant = region.endpoints.get(name), asked.get("TargetVariant")
+    if endpoint and endpoint.serving and variant and not _variant(endpoint, headers):
+        return error("ValidationError", 400, {"Message": f"Variant {variant} of endpoint {name} not found."})
+    return None
+
+
+def _variant(endpoint: Endpoint, headers: Mapping[str, str]) -> Mapping[str, Any]:
+    """The variant that a request names, or the first: traffic is not shared out by weight. Empty: there is none."""
     assert endpoint.serving is not None
-    variant = endpoint.serving.params["ProductionVariants"][0]
-    package = endpoint.serving.packages.get(variant.get("ModelName", ""))
+    wanted = headers.get(f"{_HEADER}target-variant")
+    found = (each for each in endpoint.serving.params["ProductionVariants"] if wanted in (None, each["VariantName"]))
+    return next(found, {})
+
+
+async def ask(
+    state: State,
+    region: Region,
+    endpoint: Endpoint,
+    headers: Mapping[str, str],
+    content_type: str,
+    body: bytes,
+    rounds: Rounds,
+) -> bytes:
+    """The answer of an endpoint's variant. Raises Broken."""
+    assert endpoint.serving is not None
+    package = endpoint.serving.packages.get(_variant(endpoint, headers).get("ModelName", ""))
     model = state.packaged(package, region.name) if package else None
     if model is None:
         raise Broken(500, "the local stack runs the catalogue's model packages, and this is none of them")
@@ -96,8 +130,7 @@ def _content_type(answer: bytes) -> str:
 
 
 def _told(endpoint: Endpoint, headers: Mapping[str, str]) -> dict[str, str]:
-    assert endpoint.serving is not None
-    told = {"x-Amzn-Invoked-Production-Variant": endpoint.serving.params["ProductionVariants"][0]["VariantName"]}
+    told = {"x-Amzn-Invoked-Production-Variant": str(_variant(endpoint, headers)["VariantName"])}
     if attributes := headers.get("x-amzn-sagemaker-custom-attributes"):
         told["X-Amzn-SageMaker-Custom-Attributes"] = attributes
     return told

@@ -62,7 +62,12 @@ class Hosting:
 
     def create_endpoint_config(self, asked: Asked) -> Answer:
         made = self._new("endpoint-config", asked["EndpointConfigName"], self._region.configs, asked)
+        names = [variant["VariantName"] for variant in asked["ProductionVariants"]]
+        if len({*names}) < len(names):
+            raise invalid(f"The names of the variants must be different: {', '.join(names)}.")
         for variant in asked["ProductionVariants"]:
+            if not variant.keys() & {"InstanceType", "InstancePools", "ServerlessConfig"}:
+                raise invalid(f"Variant {variant['VariantName']} has no InstanceType.")
             if "ModelName" in variant:
                 self._there("model", self._region.models, variant["ModelName"])
             variant.setdefault("InitialVariantWeight", 1.0)
@@ -112,6 +117,8 @@ class Hosting:
         described["ProductionVariants"] = [
             _variant(variant, running=endpoint.serving is not None) for variant in shown.params["ProductionVariants"]
         ]
+        if "AsyncInferenceConfig" in shown.params:
+            described["AsyncInferenceConfig"] = shown.params["AsyncInferenceConfig"]
         if endpoint.status == "Updating" and endpoint.coming:
             described["PendingDeploymentSummary"] = {
                 "EndpointConfigName": endpoint.coming.config,
@@ -269,6 +276,13 @@ def _listed(kind: str, known: Mapping[str, Any], asked: Asked) -> Answer:
 def _variant(asked: Mapping[str, Any], *, running: bool) -> Answer:
     wanted, weight = asked.get("InitialInstanceCount", 1), asked["InitialVariantWeight"]
     kept = {name: asked[name] for name in ("ManagedInstanceScaling", "RoutingConfig") if name in asked}
+    if pools := sorted(asked.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])):
+        # There is always room in the pool that is tried first.
+        counts = [wanted if running else 0] + [0] * (len(pools) - 1)
+        kept["InstancePools"] = [
+            {"InstanceType": pool["InstanceType"], "CurrentInstanceCount": count}
+            for pool, count in zip(pools, counts, strict=True)
+        ]
     return {
         "VariantName": asked["VariantName"],
         "CurrentWeight": weight,

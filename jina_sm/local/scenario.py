@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jina_sm.errors import InputError
+from jina_sm.local.protocol import service
 
 Approval = Literal["", "required", "approved", "rejected"]
 
@@ -38,6 +39,8 @@ class Scenario:
 
     def changed(self, asked: Mapping[str, Any]) -> Scenario:
         """With some of it changed. Raises InputError."""
+        if not isinstance(asked, dict):
+            raise InputError(f"a scenario is an object, not {asked!r}")
         before = self.told()
         for name, value in asked.items():
             if name not in before:
@@ -46,7 +49,13 @@ class Scenario:
                 raise InputError(f"{name} is like {before[name]!r}, not {value!r}")
         if asked.get("approval", "") not in typing.get_args(Approval):
             raise InputError(f"approval is one of {', '.join(typing.get_args(Approval)[1:])}, or empty")
+        payments = service("marketplace-agreement").shape_for("AgreementEntitlementStatusReasonCode").enum
+        if asked.get("payment", "") not in ("", *payments):
+            raise InputError(f"payment is one of {', '.join(payments)}, or empty")
         quotas = {**self.quotas, **asked.get("quotas", {})}
+        for name, value in {"quota": asked.get("quota", 0), **quotas}.items():
+            if type(value) is not int or value < 0:
+                raise InputError(f"{name} is a number of instances, not {value!r}")
         return replace(self, **{**asked, "quotas": MappingProxyType(quotas)})
 
     def told(self) -> dict[str, Any]:

@@ -33,8 +33,13 @@ class _Unseen:
     name: str
     where: Callable[[], dict[str, Any]]
     reads: int
+    account: str
+    region: str
 
-    def read_by(self, operation: str, asked: str) -> bool:
+    def read_by(self, operation: str, asked: str, account: str, region: str) -> bool:
+        # An agreement is the account's in every region.
+        if account != self.account or (region != self.region and self.made_by != "AcceptAgreementRequest"):
+            return False
         named = re.search(rf'[/"]{re.escape(self.name)}"', asked) is not None
         if operation in _TAGS:
             return named and self.made_by != "AcceptAgreementRequest"
@@ -47,18 +52,20 @@ class Visibility:
     def __init__(self) -> None:
         self._unseen: list[_Unseen] = []
 
-    def hide(self, made_by: str, name: str, where: Callable[[], dict[str, Any]], reads: int) -> None:
-        self._unseen.append(_Unseen(made_by, name, where, reads))
+    def hide(
+        self, made_by: str, name: str, where: Callable[[], dict[str, Any]], reads: int, *, account: str, region: str
+    ) -> None:
+        self._unseen.append(_Unseen(made_by, name, where, reads, account, region))
 
     def clear(self) -> None:
         self._unseen.clear()
 
     @contextmanager
-    def during(self, operation: str, asked: str) -> Iterator[None]:
+    def during(self, operation: str, asked: str, *, account: str, region: str) -> Iterator[None]:
         """What an operation does in here, it does without seeing them."""
         taken = []
         for each in self._unseen:
-            if each.read_by(operation, asked):
+            if each.read_by(operation, asked, account, region):
                 each.reads -= 1
                 if each.name in each.where():
                     taken.append((each, each.where().pop(each.name)))

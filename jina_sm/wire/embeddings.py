@@ -201,7 +201,9 @@ def _coding(given: Any, *path: str | int) -> bool:
 
 def _length(given: Any, *path: str | int) -> int:
     # Jina's own example for CLIP v2 sends the number as a string.
-    return whole(int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given, *path)
+    if isinstance(given, str) and len(given) < 10 and given.isascii() and given.isdigit():
+        given = int(given)
+    return whole(given, *path)
 
 
 _READ: Mapping[str, Callable[..., Any]] = {

@@ -52,12 +52,17 @@ class Reranker:
             (data,), path = data, ("data", 0)
         asked = expect(data, dict, *path)
         documents = expect(asked.get("documents"), list, *path, "documents")
+        top_n = None if asked.get("top_n") is None else whole(asked["top_n"], *path, "top_n")
+        if top_n is not None and top_n < 1:
+            raise Unacceptable(
+                *path, "top_n", message="ensure this value is greater than 0", kind="value_error.number.not_gt"
+            )
         return RerankRequest(
             query=expect(asked.get("query"), str, *path, "query"),
             documents=tuple(
                 items.decode(item, self.media, *path, "documents", index) for index, item in enumerate(documents)
             ),
-            top_n=None if asked.get("top_n") is None else whole(asked["top_n"], *path, "top_n"),
+            top_n=top_n,
         )
 
     def encode_response(self, request: RerankRequest, rows: Rows) -> bytes:

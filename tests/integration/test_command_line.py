@@ -138,6 +138,7 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("rerank", "q", "a", "--top-n", "0", "-r", "us-east-1"), 2, "top_n is a whole number"),
     (("local", "up", "--ready-after", "soon"), 2, "not a duration"),
     (("local", "up", "--port", "99999"), 2, "99999"),
+    (("local", "up", "--time-scale", "0.15"), 2, "none was named"),
     (("dploy",), 2, "No such command 'dploy'"),
 ]  # fmt: skip
 
@@ -316,5 +317,7 @@ def test_the_scenario_is_shown_and_changed(run: Run) -> None:
     changed = json.loads(said)
     assert (code, changed["free_trial"], changed["quotas"]) == (0, True, {"ml.g5.xlarge": 0})
     assert changed["payment"] == "INVALID_PAYMENT_INSTRUMENT"
-    code, _, err = run("local", "scenario", "weather=bad")
-    assert (code, "no 'weather'" in err) == (2, True)
+    assert json.loads(run("local", "scenario", "quota=08")[1])["quota"] == 8
+    for fact, words in (("weather=bad", "no 'weather'"), ("quota=-1", "not -1"), ("quota=\u0663", "quota is like 8")):
+        code, _, err = run("local", "scenario", fact)
+        assert (code, words in err) == (2, True)

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
 from jina_sm import local
+from jina_sm.local.behind import Behind
 from tests.conftest import Served, variant
 from tests.integration.test_local_hosting import refused
 from tests.integration.test_local_profile import paced
@@ -114,6 +115,57 @@ def test_what_is_wrong_with_an_async_request_is_said_at_once(later: Served) -> N
     assert "not found" in refused(runtime.invoke_endpoint_async, EndpointName="none", Body=BODY)[1]
 
 
+@pytest.mark.parametrize(
+    ("params", "member"),
+    [
+        ({"InputLocation": "bucket/in.json"}, "inputLocation"),
+        ({"Body": BODY, "Filename": "no spaces"}, "filename"),
+        ({"Body": BODY, "S3OutputPathExtension": "s3://elsewhere"}, "s3OutputPathExtension"),
+        ({"Body": BODY, "InvocationTimeoutSeconds": 3601}, "invocationTimeoutSeconds"),
+    ],
+)
+def test_what_awss_model_does_not_allow_is_refused(later: Served, params: dict[str, Any], member: str) -> None:
+    with pytest.raises(ClientError, match=f"at '{member}' failed to satisfy constraint") as caught:
+        ask(later, **params)
+    assert caught.value.response["Error"]["Code"] == "ValidationError"
+
+
+@pytest.mark.parametrize("location", ["s3://bucket", "s3://bucket/", "s3://none/in.json", "https://bucket/in.json"])
+def test_a_place_without_an_object_is_a_failure(later: Served, location: str) -> None:
+    said = read(later, ask(later, InputLocation=location)["FailureLocation"])
+    assert f"there is no object {location}" in said["OriginalMessage"]
+
+
+@pytest.mark.parametrize("key", ["ünï/🚲.json", "per%20cent?x=1&y#z.json", "a b+c//d.json"])
+def test_an_object_may_have_any_name(later: Served, key: str) -> None:
+    later.aws("s3").put_object(Bucket="bucket", Key=key, Body=BODY)
+    said = ask(later, InputLocation=f"s3://bucket/{key}")
+    assert len(read(later, said["OutputLocation"])["data"]) == 20
+
+
+def test_an_answer_that_cannot_be_written_is_said_in_the_log(stack: Served, caplog: pytest.LogCaptureFixture) -> None:
+    stack.deploy(name="m")
+    asynchronous(stack, S3OutputPath="s3://nowhere")
+    place = ask(stack, Body=BODY)["OutputLocation"]
+    until(lambda: place in caplog.text or None)
+    assert "is lost" in caplog.text
+
+
+def test_the_containers_faults_go_where_its_answers_go(later: Served) -> None:
+    local.fault("model-error", "InvokeEndpointAsync", port=later.port, status=503, count=1)
+    assert read(later, ask(later, Body=BODY)["FailureLocation"])["OriginalStatusCode"] == 503
+    local.fault("drop", "InvokeEndpoint*", port=later.port, count=1)
+    assert len(read(later, ask(later, Body=BODY)["OutputLocation"])["data"]) == 19
+
+
+def test_s3_can_be_asked_before_it_has_started() -> None:
+    behind = Behind("123456789012")
+    behind.start()
+    behind.make_bucket("123456789012", "early")
+    assert behind.write("123456789012", "s3://early/a", b"a")
+    behind.stop()
+
+
 def stream(stack: Served, body: bytes = BODY) -> Any:
     runtime = stack.aws("sagemaker-runtime")
     return runtime.invoke_endpoint_with_response_stream(EndpointName="e", Body=body, ContentType="application/json")
@@ -134,6 +186,13 @@ def test_a_stream_that_cannot_begin_is_refused_as_a_plain_answer_is(stack: Serve
         stream(stack, b"{")
     response: dict[str, Any] = caught.value.response
     assert (response["Error"]["Code"], response["OriginalStatusCode"]) == ("ModelError", 422)
+
+
+def test_rows_are_dropped_from_a_stream_too(stack: Served) -> None:
+    stack.deploy()
+    local.fault("drop", "InvokeEndpointWithResponseStream", port=stack.port)
+    parts = [event["PayloadPart"]["Bytes"] for event in stream(stack)["Body"]]
+    assert len(json.loads(b"".join(parts))["data"]) == 19
 
 
 def test_a_model_that_takes_too_long_is_told_of_in_the_stream(paced: Served) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -64,20 +65,55 @@ def test_a_throttle_is_awss_and_the_list_says_how_often_it_fired(stack: Served) 
 
 
 @pytest.mark.parametrize(
-    ("status", "code"),
+    ("service", "status", "code"),
     [
-        (500, "InternalFailure"),
-        (503, "ServiceUnavailable"),
-        (530, "InternalDependencyException"),
-        (429, "ModelNotReadyException"),
+        ("sagemaker-runtime", 400, "ValidationError"),
+        ("sagemaker-runtime", 403, "AccessDeniedException"),
+        ("sagemaker-runtime", 413, "413"),  # without a name, as what stands before the service answers
+        ("sagemaker-runtime", 429, "ModelNotReadyException"),
+        ("sagemaker-runtime", 500, "InternalFailure"),
+        ("sagemaker-runtime", 502, "502"),
+        ("sagemaker-runtime", 503, "ServiceUnavailable"),
+        ("sagemaker-runtime", 530, "InternalDependencyException"),
+        ("sagemaker", 429, "ThrottlingException"),
+        ("sagemaker", 500, "InternalFailure"),
+        ("marketplace-agreement", 402, "ServiceQuotaExceededException"),
+        ("marketplace-agreement", 500, "InternalServerException"),
+        ("service-quotas", 503, "ServiceUnavailable"),
     ],
 )
-def test_an_error_has_its_status_and_awss_name(stack: Served, status: int, code: str) -> None:
-    local.fault("error", "ListModels", port=stack.port, status=status)
+def test_an_error_has_its_status_and_the_services_name(stack: Served, service: str, status: int, code: str) -> None:
+    local.fault("error", port=stack.port, status=status)
+    assert struck(stack, service) == (code, status)
+
+
+@pytest.mark.parametrize(
+    ("service", "code", "status"),
+    [
+        ("sagemaker-runtime", "ThrottlingException", 400),
+        ("sagemaker", "ThrottlingException", 400),
+        ("marketplace-agreement", "ThrottlingException", 429),
+        ("service-quotas", "TooManyRequestsException", 400),
+    ],
+)
+def test_a_throttle_is_the_services_own(stack: Served, service: str, code: str, status: int) -> None:
+    local.fault("throttle", port=stack.port)
+    assert struck(stack, service) == (code, status)
+
+
+def struck(stack: Served, service: str) -> tuple[str, int]:
+    """The code and the status with which a call of the service fails."""
+    aws = stack.aws(service)
+    calls: dict[str, Callable[[], Any]] = {
+        "sagemaker-runtime": lambda: aws.invoke_endpoint(EndpointName="e", Body=BODY),
+        "sagemaker": lambda: aws.list_models(MaxResults=1),
+        "marketplace-agreement": lambda: aws.describe_agreement(agreementId="a"),
+        "service-quotas": lambda: aws.list_service_quotas(ServiceCode="sagemaker"),
+    }
     with pytest.raises(ClientError) as caught:
-        stack.aws("sagemaker").list_models()
-    assert caught.value.response["Error"]["Code"] == code
-    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+        calls[service]()
+    response: dict[str, Any] = caught.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def test_a_model_error_has_the_containers_status(stack: Served) -> None:
@@ -88,6 +124,17 @@ def test_a_model_error_has_the_containers_status(stack: Served) -> None:
     said: dict[str, Any] = caught.value.response
     assert (said["Error"]["Code"], said["OriginalStatusCode"]) == ("ModelError", 503)
     assert json.loads(said["OriginalMessage"]) == {"detail": "loading"}
+
+
+def test_a_model_error_of_status_0_is_a_time_out_and_only_an_endpoint_has_one(stack: Served) -> None:
+    stack.deploy()
+    local.fault("model-error", port=stack.port, status=0)
+    with pytest.raises(ClientError, match="Your invocation timed out") as caught:
+        invoke(stack)
+    said: dict[str, Any] = caught.value.response
+    assert said["OriginalStatusCode"] == 0
+    missing = refused(stack.aws("sagemaker-runtime").invoke_endpoint, EndpointName="none", Body=BODY)
+    assert missing[0] == "ValidationError"
 
 
 def test_a_stall_outlasts_an_impatient_caller(stack: Served) -> None:
@@ -197,6 +244,55 @@ def test_what_was_made_is_not_seen_at_once(stack: Served) -> None:
     assert sagemaker.list_models()["Models"] == []
     assert refused(sagemaker.create_model, **model())[1].startswith("Cannot create already existing")
     assert sagemaker.describe_model(ModelName="m")["ModelName"] == "m"
+
+
+def test_what_is_not_seen_in_one_region_is_no_matter_of_another(stack: Served) -> None:
+    stack.subscribe()
+    local.fault("hidden", "CreateModel", port=stack.port)
+    stack.aws("sagemaker").create_model(**model())
+    for _ in range(2):
+        assert stack.aws("sagemaker", "eu-west-1").list_models()["Models"] == []
+    assert stack.aws("sagemaker").list_models()["Models"] == []
+    assert len(stack.aws("sagemaker").list_models()["Models"]) == 1
+
+
+def test_a_request_that_comes_in_part_only_has_no_effect(stack: Served) -> None:
+    stack.subscribe()
+    stack.aws("sagemaker").create_model(**model())
+    local.fault("throttle", "DeleteModel", port=stack.port)  # it would be counted
+    whole = b'{"ModelName": "m"}'
+    head = (
+        "POST / HTTP/1.1\r\nHost: local\r\nX-Amz-Target: SageMaker.DeleteModel\r\n"
+        "Authorization: AWS4-HMAC-SHA256 Credential=local/20250101/us-east-1/sagemaker/aws4_request\r\n"
+        f"Content-Length: {len(whole) + 1}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.port)) as connection:
+        connection.sendall(head.encode() + whole)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1000) == b""
+    assert len(stack.aws("sagemaker").list_models()["Models"]) == 1
+    assert local.list_faults(stack.port)[0]["seen"] == 0
+
+
+def test_a_call_that_waits_when_the_stack_goes_down_is_not_answered() -> None:
+    served = local.Stack(ready_after_s=0)
+    with local.serving(served) as url:
+        stack, ended = Served(served, url), []
+        stack.subscribe()
+        local.fault("pause", "CreateModel", port=stack.port)
+        sagemaker = stack.aws("sagemaker")
+
+        def call() -> None:
+            try:
+                sagemaker.create_model(**model())
+            except (ConnectionClosedError, HTTPClientError) as error:
+                ended.append(error)
+
+        calling = threading.Thread(target=call)
+        calling.start()
+        until(lambda: waiting(stack) == 1)
+    calling.join()
+    assert len(ended) == 1
 
 
 def test_an_endpoint_may_not_find_its_fresh_config_and_a_model_its_agreement(stack: Served) -> None:

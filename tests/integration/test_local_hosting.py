@@ -188,6 +188,31 @@ def test_a_config_needs_its_model_and_an_endpoint_its_config(stack: Served) -> N
     assert "currently in use" in refused(sagemaker.update_endpoint, EndpointName="e", EndpointConfigName="e")[1]
 
 
+def test_a_variant_needs_instances_and_a_name_of_its_own(stack: Served) -> None:
+    create = stack.aws("sagemaker").create_endpoint_config
+    bare = {"VariantName": "v"}
+    assert refused(create, EndpointConfigName="c", ProductionVariants=[bare])[1] == "Variant v has no InstanceType."
+    pools = {**bare, "InstancePools": [{"InstanceType": "ml.g5.xlarge", "Priority": 1}], "InitialInstanceCount": 1}
+    assert "must be different" in refused(create, EndpointConfigName="c", ProductionVariants=[pools, pools])[1]
+
+
+def test_an_endpoint_is_described_with_its_pools_and_where_its_answers_go(stack: Served) -> None:
+    sagemaker = stack.aws("sagemaker")
+    sagemaker.create_model(ModelName="m", PrimaryContainer={"Image": "repository/image:1"})
+    types = {"ml.g6.xlarge": 2, "ml.g5.xlarge": 1}
+    pools = [{"InstanceType": kind, "Priority": priority} for kind, priority in types.items()]
+    config = {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}}
+    pooled = {"VariantName": "v", "ModelName": "m", "InitialInstanceCount": 2, "InstancePools": pools}
+    sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[pooled], AsyncInferenceConfig=config)
+    sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="c")
+    found = sagemaker.describe_endpoint(EndpointName="e")
+    assert found["AsyncInferenceConfig"] == config
+    assert found["ProductionVariants"][0]["InstancePools"] == [
+        {"InstanceType": "ml.g5.xlarge", "CurrentInstanceCount": 2},
+        {"InstanceType": "ml.g6.xlarge", "CurrentInstanceCount": 0},
+    ]
+
+
 def test_config_and_model_may_be_deleted_under_an_endpoint_but_then_it_cannot_be_updated(stack: Served) -> None:
     stack.deploy()
     sagemaker = stack.aws("sagemaker")

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from jina_sm import catalog, local
+from jina_sm.errors import InputError
 from jina_sm.local.constant import Constant
 from jina_sm.local.profile import Profile
 from jina_sm.values import Vectors
@@ -62,10 +63,30 @@ def test_health_says_that_the_vectors_mean_nothing(paced: Served) -> None:
         assert json.load(answer)["vectors"] == "constant: a hash of each text, without meaning"
 
 
-def test_a_stack_with_a_profile_starts_detached(free_port: int) -> None:
+def test_a_stack_with_a_profile_starts_detached_and_is_taken_for_no_other(free_port: int) -> None:
     speed = local.Speed(profile="ml.g5.xlarge", time_scale=1e-6, instances=2, vectors="constant")
+    assert local.running_as(free_port, speed) is None
     local.start_detached(free_port, 0, speed=speed)
     try:
-        assert local.running(free_port)
+        assert local.running_as(free_port, speed) == local.running_as(free_port, local.Speed()) == speed
+        with pytest.raises(InputError, match=f"port {free_port} has a stack of .*time_scale=1e-06"):
+            local.running_as(free_port, local.Speed(profile="ml.g5.xlarge"))
     finally:
         assert local.stop(free_port)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"profile": "ml.p5.48xlarge"}, "there is no profile 'ml.p5.48xlarge'; there is ml.g5.xlarge"),
+        ({"time_scale": 0.15}, "are a profile's, and none was named"),
+        ({"instances": 2}, "are a profile's, and none was named"),
+        ({"profile": "ml.g5.xlarge", "time_scale": float("nan")}, "not nan"),
+        ({"profile": "ml.g5.xlarge", "time_scale": float("inf")}, "not inf"),
+        ({"profile": "ml.g5.xlarge", "time_scale": 1e-300}, "not 1e-300"),
+        ({"vectors": "real"}, "stand-in or constant"),
+    ],
+)
+def test_a_speed_that_cannot_be_is_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        local.Speed(**asked)

@@ -6,6 +6,7 @@ import pytest
 
 from jina_sm import local
 from jina_sm.errors import InputError
+from jina_sm.local.scenario import Scenario
 from tests.conftest import SLOW_S, Served, Time, variant
 from tests.integration.test_local_hosting import refused
 
@@ -79,9 +80,14 @@ def test_what_is_no_scenario_is_refused(stack: Served) -> None:
         ({"weather": "bad"}, "no 'weather'"),
         ({"quota": "many"}, "quota is like 4"),
         ({"approval": "maybe"}, "approval is one of required, approved, rejected"),
+        ({"payment": "SOON"}, "payment is one of PROVISIONING_IN_PROGRESS"),
+        ({"quota": -1}, "quota is a number of instances, not -1"),
+        ({"quotas": {"ml.g5.xlarge": "x"}}, "ml.g5.xlarge is a number of instances, not 'x'"),
     ):
         with pytest.raises(InputError, match=words):
             local.change_scenario(stack.port, **facts)
+    with pytest.raises(InputError, match="a scenario is an object"):
+        Scenario().changed([])  # type: ignore[arg-type]
     assert local.change_scenario(stack.port, free_trial=True)["free_trial"] is True
     local.reset(stack.port)
     assert local.change_scenario(stack.port)["free_trial"] is False

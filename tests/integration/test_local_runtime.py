@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
+from jina_sm import catalog, local
+from jina_sm.local.constant import Constant
 from jina_sm.values import Vectors
 from tests.conftest import SLOW_S, Served, Time, variant
 
@@ -160,6 +163,54 @@ def test_a_container_of_ones_own_does_not_run_here(stack: Served) -> None:
     sagemaker.create_endpoint_config(EndpointConfigName="own", ProductionVariants=[variant("own")])
     sagemaker.create_endpoint(EndpointName="own", EndpointConfigName="own")
     assert refused(stack, one(), name="own")["OriginalStatusCode"] == 500
+
+
+def test_a_request_may_name_its_variant(stack: Served) -> None:
+    stack.deploy(name="m")
+    sagemaker = stack.aws("sagemaker")
+    sagemaker.create_model(ModelName="own", PrimaryContainer={"Image": "repository/image:1"})
+    variants = [variant("own", VariantName="own"), variant("m", VariantName="jina")]
+    sagemaker.create_endpoint_config(EndpointConfigName="two", ProductionVariants=variants)
+    sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="two")
+    assert refused(stack, one())["OriginalStatusCode"] == 500
+    assert invoke(stack, one(), TargetVariant="jina")["InvokedProductionVariant"] == "jina"
+    said = refused(stack, one(), TargetVariant="none")
+    assert said["Error"] == {"Code": "ValidationError", "Message": "Variant none of endpoint e not found."}
+
+
+@pytest.mark.parametrize(
+    ("body", "more", "words"),
+    [
+        (b"", {}, "Value null at 'body' failed to satisfy constraint: Member must not be null"),
+        (one(), {"name": "ünï"}, "'endpointName' failed to satisfy constraint"),
+        (one(), {"CustomAttributes": "é"}, "'customAttributes' failed to satisfy constraint"),
+        (one(), {"TargetModel": "a.tar.gz"}, "Endpoint e takes no TargetModel."),
+        (one(), {"InferenceComponentName": "a"}, "Endpoint e takes no InferenceComponentName."),
+    ],
+)
+def test_what_the_runtime_does_not_take_never_reaches_the_container(
+    stack: Served, body: object, more: dict[str, Any], words: str
+) -> None:
+    stack.deploy()
+    said = refused(stack, body, **more)
+    assert (said["Error"]["Code"], words in said["Error"]["Message"]) == ("ValidationError", True)
+
+
+def test_a_container_that_breaks_answers_500_and_serves_on() -> None:
+    class Breaking(Constant):
+        def embed(self, texts: Sequence[str]) -> Vectors:
+            if "poison" in texts:
+                raise ValueError("poisoned")
+            return super().embed(texts)
+
+    stack = local.Stack(catalog=catalog.load(environ={}), model=Breaking())
+    with local.serving(stack) as url:
+        broken = Served(stack, url)
+        broken.deploy()
+        said = refused(broken, one("poison"))
+        assert (said["Error"]["Code"], said["OriginalStatusCode"]) == ("ModelError", 500)
+        assert "poisoned" in said["OriginalMessage"]
+        assert vectors(broken, ["a"]).shape == (1, 1024)
 
 
 def test_many_callers_at_once_each_get_their_own(stack: Served) -> None:

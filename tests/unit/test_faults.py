@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -39,6 +40,15 @@ def test_a_rate_is_kept_and_the_same_calls_meet_the_same_faults() -> None:
     assert fired(other, *calls) != struck
 
 
+def test_the_same_faults_asked_for_again_strike_the_same_calls() -> None:
+    faults, runs = Faults(), []
+    for _ in range(2):
+        faults.add({"kind": "throttle", "rate": 0.5})
+        runs.append(fired(faults, *["InvokeEndpoint"] * 100))
+        faults.clear()
+    assert runs[0] == runs[1]
+
+
 def test_a_call_meets_no_more_after_what_ends_it() -> None:
     faults = Faults()
     for kind in ("stall", "throttle", "reset"):
@@ -72,14 +82,36 @@ def test_an_endpoint_fails_when_it_is_made_or_changed_and_at_no_other_call() -> 
         ({"kind": "error", "count": 0}, "at least 1"),
         ({"kind": "error", "often": 2}, "unexpected keyword argument 'often'"),
         ({"kind": "error", "status": 200}, "from 400 to 599"),
-        ({"kind": "error", "status": "bad"}, "not supported between"),
+        ({"kind": "error", "status": "bad"}, "status cannot be 'bad'"),
+        ({"kind": "error", "status": 0}, "from 400 to 599"),
+        ({"kind": "error", "operation": 5}, "operation cannot be 5"),
+        ({"kind": "error", "region": None}, "region cannot be None"),
+        ({"kind": "error", "nth": 1.5}, "nth cannot be 1.5"),
+        ({"kind": "error", "rate": True}, "rate cannot be True"),
         ({"kind": "stall"}, "needs its seconds"),
+        ({"kind": "stall", "seconds": "5"}, "seconds cannot be '5'"),
+        ({"kind": "stall", "seconds": -1}, "seconds cannot be -1"),
+        ({"kind": "stall", "seconds": float("nan")}, "seconds cannot be nan"),
         ({"kind": "pause", "when": "soon"}, "before or after"),
     ],
 )
 def test_what_is_no_fault_is_said(asked: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Faults().add(asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation"), [("throttle", "ListBuckets"), ("drop", "List*"), ("pause", "ListModels")]
+)
+def test_a_fault_that_could_never_strike_is_refused(kind: str, operation: str) -> None:
+    known = ("ListModels", "CreateModel", "InvokeEndpoint")
+    with pytest.raises(InputError, match=re.escape(f"{kind} strikes nothing that '{operation}' fits")):
+        Faults().add({"kind": kind, "operation": operation}, known)
+    assert Faults().add({"kind": kind, "region": "mars-*"}, known) == 1
+
+
+def test_a_model_error_may_have_the_status_of_a_time_out() -> None:
+    assert Fault(kind="model-error", status=0).status == 0
 
 
 def test_a_reason_is_awss_words_or_ones_own() -> None:

@@ -45,6 +45,15 @@ def test_each_violation_names_its_member_and_its_rule(asked: dict[str, object], 
     assert words in caught.value.message
 
 
+def test_what_is_not_ascii_or_not_printable_is_seen() -> None:
+    shape = service("sagemaker-runtime").operation_model("InvokeEndpoint").input_shape
+    fine = {"EndpointName": "e", "Body": "", "CustomAttributes": "a\n", "InferenceId": "a b"}
+    check(shape, fine)
+    for wrong in ({"CustomAttributes": "é"}, {"InferenceId": "a\nb"}, {"InferenceId": " a"}):
+        with pytest.raises(Refusal, match="pattern"):
+            check(shape, fine | wrong)
+
+
 def test_letters_of_any_script_are_letters() -> None:
     asked = {
         "ResourceArn": "arn:aws:sagemaker:us-east-1:123456789012:model/m",

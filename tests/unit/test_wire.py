@@ -292,6 +292,19 @@ def test_a_request_may_be_spelled_in_other_ways_too(name: str, body: object, ask
     assert SPOKEN[name].decode_request(orjson.dumps(body)) == asked
 
 
+@pytest.mark.parametrize("top_n", [0, -1, "1", True, 1.5])
+def test_a_reranker_gives_one_document_at_least(top_n: object) -> None:
+    body = orjson.dumps({"data": {"query": "q", "documents": [{"text": "a"}], "top_n": top_n}})
+    with pytest.raises(Unacceptable):
+        SPOKEN["reranker-v2"].decode_request(body)
+
+
+def test_a_number_too_long_to_read_is_unacceptable() -> None:
+    body = orjson.dumps({"data": [{"text": "a"}], "parameters": {"dimensions": "1" * 5000}})
+    with pytest.raises(Unacceptable, match="not a valid integer"):
+        SPOKEN["embeddings-v3"].decode_request(body)
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "why"),
     [
