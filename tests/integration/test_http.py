@@ -107,7 +107,7 @@ def test_a_status_means_the_same_to_both(send: Sends, status: int) -> None:
 
 def test_every_status_that_has_a_meaning_has_a_rule_or_none_on_purpose() -> None:
     never = {kind for kind in STATUS.values() if retry.rule(kind("x")) == retry.NEVER}
-    assert never == {errors.BadRequestError, errors.AuthError}
+    assert never == {errors.AuthError}
 
 
 @pytest.mark.parametrize(
