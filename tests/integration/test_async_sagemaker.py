@@ -212,38 +212,53 @@ def test_the_address_is_boto3s(region: str, settings: dict[str, str], monkeypatc
     assert [f"{transport._learn().url}/endpoints/e/invocations"] == urls
 
 
-def refreshable(refreshes: list[str], left_s: float) -> Any:
-    """A session whose credentials are refreshed when asked for; those they begin with last so long."""
-    now = datetime.datetime.now(datetime.UTC)
+class Keys(botocore.credentials.RefreshableCredentials):  # type: ignore[misc]
+    """Credentials that last so long. New ones come when ``may_come`` is set."""
 
-    def told() -> dict[str, str]:
-        refreshes.append(threading.current_thread().name)
-        until = now + datetime.timedelta(hours=1)
-        return {"access_key": f"new{len(refreshes)}", "secret_key": "s", "token": "t", "expiry_time": until.isoformat()}
+    def __init__(self, left_s: float) -> None:
+        self.now = datetime.datetime.now(datetime.UTC)
+        self.taken_in: list[str] = []
+        self.may_come = threading.Event()
+        super().__init__("old", "s", "t", self.now + datetime.timedelta(seconds=left_s), self.new, "test")
 
-    session = botocore.session.get_session()
-    session._credentials = botocore.credentials.RefreshableCredentials(
-        "old", "s", "t", now + datetime.timedelta(seconds=left_s), told, "test"
-    )
-    return boto3.Session(botocore_session=session, region_name="us-east-1")
+    def new(self) -> dict[str, str]:
+        self.may_come.wait()
+        until = self.now + datetime.timedelta(hours=1)
+        return {"access_key": "new", "secret_key": "s", "token": "t", "expiry_time": until.isoformat()}
+
+    def get_frozen_credentials(self) -> Any:
+        self.taken_in.append(threading.current_thread().name)
+        return super().get_frozen_credentials()
+
+    @property
+    def session(self) -> Any:
+        made = botocore.session.get_session()
+        made._credentials = self
+        return boto3.Session(botocore_session=made, region_name="us-east-1")
 
 
 def test_credentials_are_refreshed_once_for_all_and_in_a_thread() -> None:
-    refreshes: list[str] = []
+    keys = Keys(left_s=1)
 
-    async def four(transport: AsyncSageMakerTransport) -> None:
-        await asyncio.gather(*(transport.send(REQUEST) for _ in range(4)))
-        await transport.send(REQUEST)
+    async def many(transport: AsyncSageMakerTransport) -> None:
+        waiting = [asyncio.create_task(transport.send(REQUEST)) for _ in range(5)]
+        while not keys.taken_in:
+            await asyncio.sleep(0)
+        for _ in range(100):  # the others come as far as they can
+            await asyncio.sleep(0)
+        waiting[0].cancel()
+        keys.may_come.set()
+        await asyncio.gather(*waiting[1:])
 
     with answering(say()) as raw:
-        in_a_loop(four, aws=refreshable(refreshes, left_s=1), url=raw.url)
-    keys = {asked.headers["authorization"].partition("=")[2].partition("/")[0] for asked in raw.asked}
-    assert (len(raw.asked), len(refreshes), keys) == (5, 1, {"new1"})
-    assert refreshes[0] != threading.main_thread().name
+        in_a_loop(many, aws=keys.session, url=raw.url)
+    used = {asked.headers["authorization"].partition("=")[2].partition("/")[0] for asked in raw.asked}
+    assert (len(raw.asked), used) == (4, {"new"})
+    assert len([name for name in keys.taken_in if name != threading.main_thread().name]) == 1
 
 
 def test_credentials_that_last_take_no_thread() -> None:
-    refreshes: list[str] = []
+    keys = Keys(left_s=7200)
 
     async def twice(transport: AsyncSageMakerTransport) -> None:
         await transport.send(REQUEST)
@@ -252,9 +267,9 @@ def test_credentials_that_last_take_no_thread() -> None:
         await transport.send(REQUEST)
 
     with answering(say()) as raw:
-        in_a_loop(twice, aws=refreshable(refreshes, left_s=7200), url=raw.url)
+        in_a_loop(twice, aws=keys.session, url=raw.url)
         assert len(raw.asked) == 2
-    assert not refreshes
+    assert set(keys.taken_in) == {threading.main_thread().name}
 
 
 def test_who_gives_up_frees_the_connection(served_e: Served) -> None:
