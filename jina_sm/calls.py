@@ -164,7 +164,9 @@ class Asking:
         self._needs("embed_multi", "multi-vector", "embedding")
         given = values.items_of(items, call="embed_multi", name="texts")
         asked = replace(
-            self._embed_request(task, dimensions, True, False, False), multivector=self.model.kind == "embedding"
+            self._embed_request(task, dimensions, True, False, False),
+            multivector=self.model.kind == "embedding",
+            base64=False,
         )
 
         def done(
