@@ -469,3 +469,51 @@ def check_top_n(top_n: object) -> None:
     """Raises InputError unless top_n is None or a whole number of 1 or more."""
     if top_n is not None and (type(top_n) is not int or top_n < 1):
         raise InputError(f"top_n is a whole number of 1 or more, not {top_n!r}")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A passage: ``text`` is ``source[start:end]``, in characters; ``tokens`` its length, special tokens included."""
+
+    start: int
+    end: int
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A long text as passages, in their order, with one vector each: ``vectors`` is float32 of shape (n, d)."""
+
+    chunks: tuple[Chunk, ...]
+    vectors: Vectors
+    usage: Usage
+    model: str
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32 or len(self.vectors) != len(self.chunks):
+            raise InputError(
+                f"vectors are float32 of shape ({len(self.chunks)}, d), one a chunk, not {self.vectors.dtype} "
+                f"of shape {self.vectors.shape}"
+            )
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each chunk starts and ends, in characters: int64 of shape (n, 2)."""
+        return np.array([(chunk.start, chunk.end) for chunk in self.chunks], np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[tuple[Chunk, Vectors]]:
+        return zip(self.chunks, self.vectors, strict=True)
+
+    def _repr_html_(self) -> str:
+        rows = [[f"{chunk.start}-{chunk.end}", str(chunk.tokens), chunk.text] for chunk in self.chunks[:20]]
+        if len(self) > len(rows):
+            rows.append(["…", "", ""])
+        return _html_table(repr(self), ["characters", "tokens", "chunk"], rows)
+
+    def __repr__(self) -> str:
+        shape = f"{len(self)} chunks x {self.vectors.shape[1]} float32"
+        return f"Document({shape}, {self.usage.total_tokens} tokens, {self.model})"
