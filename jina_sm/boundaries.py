@@ -8,6 +8,7 @@ write neither spaces nor full stops, a space ends a clause and every syllable-li
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,7 +89,6 @@ def graphemes(text: str) -> list[int]:
     joins = "".join(map(re.escape, (char for char in seen if char == "\u200d" or combining(char) == 9)))
     core = r"(?:\r\n|[\U0001f1e6-\U0001f1ff]{2}|.)"
     leads = r"[\u0e40-\u0e44\u0ec0-\u0ec4\u1100-\u115f\ua960-\ua97c]"
-    # \Z. matches nothing: an empty class is not a pattern.
     tail = rf"(?:[{extends}]" + (rf"|(?<=[{joins}])(?!\s){core}" if joins else "") + ")*" if extends else ""
     return _inner(text, (match.end() for match in re.finditer(f"{leads}*{core}{tail}", text, re.DOTALL)))
 
@@ -148,34 +148,34 @@ def blocks(text: str) -> list[Block]:
 def _parts(text: str) -> list[tuple[int, int, str]]:
     """(start, end, kind), where the kind of a heading is its level. Blank lines go with what they follow."""
     parts: list[tuple[int, int, str]] = []
+    fence = ""  # of the code we are in
+    goes_on = ""  # the kind of the block that a line may go on with
     cuts = [0, *lines(text), len(text)]
-    fence = ""  # what closes the code we are in
-    open_kind = ""  # of the block a line may go on with
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in itertools.pairwise(cuts):
         line = text[start:end]
-        kind = _kind(line)
+        bare = line.strip()
+        before, _, last = parts[-1] if parts else (0, 0, "")
         if fence:
-            fence = "" if re.fullmatch(rf"[\s>]*{fence[0]}{{{len(fence)},}}\s*", line) else fence
             kind, joins = "whole", True
-        elif not line.strip():
-            joins, open_kind = bool(parts), ""
-            kind = parts[-1][2] if parts else "text"
+            if len(bare) >= len(fence) and set(bare.lstrip("> ")) == {fence[0]}:
+                fence = ""
+        elif not bare:
+            kind, joins, goes_on = last, bool(parts), ""
         elif opened := _FENCE.match(line):
-            fence, joins, kind = opened[1], False, "whole"
-        elif open_kind == "text" and (under := _UNDERLINE.match(line)) and "\n" not in text[parts[-1][0] : start - 1]:
-            kind, joins, open_kind = "1" if under[1][0] == "=" else "2", True, ""
-        elif open_kind in {"text", "whole"} and "|" in line and _TABLE_RULE.match(line):
-            kind, joins, open_kind = "whole", True, "whole"
+            kind, joins, goes_on, fence = "whole", False, "", opened[1]
+        elif goes_on == "text" and _UNDERLINE.match(line) and len(lines(text[before:start])) == 0:
+            kind, joins, goes_on = ("1" if bare[0] == "=" else "2"), True, ""
+        elif goes_on == "text" and len(bare) < 2000 and "|" in bare and _TABLE_RULE.match(bare):
+            kind, joins, goes_on = "whole", True, "whole"
         else:
-            joins = bool(open_kind) and kind in {"text", open_kind}
-            kind = open_kind if joins else kind
-            open_kind = "" if kind.isdecimal() else kind
-        if joins:
-            parts[-1] = (parts[-1][0], end, kind)
+            kind = _kind(line)
+            joins = bool(goes_on) and kind in {"text", goes_on}
+            kind = goes_on if joins else kind
+            goes_on = "" if kind.isdecimal() else kind
+        if joins or not last:  # blank lines at the beginning have no kind, and go with what follows
+            parts[-1:] = [(before, end, kind)]
         else:
             parts.append((start, end, kind))
-        if kind == "whole" and not fence and not line.lstrip().startswith("|") and "|" not in line:
-            open_kind = ""
     return parts
 
 
