@@ -95,14 +95,20 @@ class _Unit(NamedTuple):
 
 # From a whole to its parts. A line of a list or of code is a better place than the end of a sentence.
 _Cuts = tuple[tuple[Callable[[str], list[int]], int], ...]
-_LAST: _Cuts = ((boundaries.clauses, 2), (boundaries.words, 1), (boundaries.graphemes, 0))
+_LAST: _Cuts = (
+    (boundaries.clauses, 2),
+    (boundaries.words, 1),
+    (lambda text: boundaries.graphemes(text)[15::16], 0),  # one by one, a megabyte of base64 would take seconds
+    (boundaries.graphemes, 0),
+)
 _TEXT: _Cuts = ((boundaries.sentences, 4), (boundaries.lines, 3), *_LAST)
 _LINES: _Cuts = ((boundaries.lines, 4), (boundaries.sentences, 3), *_LAST)
+_WITHIN_WORDS = len(_TEXT) - 2
 _BLOCK = 5
 
 
 def _units(ruler: _Ruler, by: By, overlap: int) -> list[_Unit]:
-    whole = _Unit(0, len(ruler.text), 0, _BLOCK, "text", ruler.max_tokens + 1)
+    whole = _Unit(0, len(ruler.text), 0, _BLOCK, "text", -1)
     if by == "markdown":
         return _overlapping(ruler, _finer(ruler, _blocks(ruler), ruler.max_tokens), overlap)
     # By tokens, a passage may lack the sixteenth part that its next unit is.
@@ -135,7 +141,7 @@ def _finer(ruler: _Ruler, units: list[_Unit], limit: int, *, always: int = 0) ->
     ``always``: so many levels are cut even if the whole fits.
     """
     for level in range(len(_TEXT)):
-        bound = ruler.max_tokens if level == len(_TEXT) - 1 else limit
+        bound = ruler.max_tokens if level >= _WITHIN_WORDS else limit
         parts: list[_Unit] = []
         for unit in units:
             if unit.tokens > bound or level < always:
@@ -221,7 +227,9 @@ class _Filling:
             if too_far - fits <= 1:
                 return fits
             aim = self.places[begin] + room / self.true_share
-            guess = int(np.searchsorted(self.places, aim, "right")) - 1 if attempt < 6 else (fits + too_far) // 2
+            guess = int(np.searchsorted(self.places, aim, "right")) - 1
+            if attempt >= 6:  # forecasts don't help with this text
+                guess = min((fits + too_far) // 2, 2 * fits - begin)
             guess = min(max(guess, fits + 1), too_far - 1)
             length = self._length(begin, guess)
             if length <= self.ruler.max_tokens:
@@ -247,7 +255,7 @@ class _Filling:
         if not self.overlap or end == len(self.units):
             return end
         allowed = self.overlap + self.ruler.specials
-        # No forecast is wrong by half, and what is not looked at need not be measured.
+        # What begins twice as far back as forecast need not be measured.
         earliest = int(np.searchsorted(self.places, self.places[end] - 2 * self.overlap / self.true_share))
         earliest = min(max(earliest, begin + 1), end)
         near = bisect_left(range(end), True, earliest, key=lambda i: self._length(i, end) <= allowed)
