@@ -20,10 +20,12 @@ _STOPS = "。！？｡．‼⁇⁈⁉।॥؟۔։።፧။។៕།༎"
 _SENTENCE = re.compile(
     rf"(?P<stop>[{_STOPS}][{_STOPS}.!?…]*){_CLOSERS}*\s*|(?P<point>[.!?…]+){_CLOSERS}*(?P<space>\s+)|\n[ \t\r]*\n\s*"
 )
-_SHORT = frozenset(
-    "mr mrs ms dr prof st sr jr vs cf no nr fig figs eq sec ch vol pp ed eds al approx dept est inc ltd co corp gen gov "
-    "e.g i.e z.b d.h u.a p.ex bzw ca usw sra av núm pág ref art p.s a.m p.m u.s u.k".split()
+_SHORT = re.compile(
+    r"(?i)(mrs?|ms|drs?|prof|st|sr|jr|vs|cf|figs?|eqs?|vol|pp|eds?|al|approx|dept|inc|ltd|gov|gen|e\.g|i\.e|z\.b|d\.h"
+    r"|u\.a|p\.ex|bzw|usw|sra|núm|pág|a\.m|p\.m)"
 )
+_NUMBERED = re.compile(r"(?i)(nos?|nr|n|p|ch|sec|art|ref)")  # abbreviations before a number, else perhaps words
+_LAST_WORD = re.compile(r"(?:(\A|[\n.!?])\s*)?([^\s(\[\"'“«]*)\Z")
 _LINE = re.compile(r"\r\n?|[\n\v\f\u2028\u2029\x85]")
 _CLAUSE = re.compile(
     rf"[，、；：،؛፣፤]{_CLOSERS}*\s*|[,;:]{_CLOSERS}*\s+|\s[-–—]+\s+|—+|[)\]}}]\s+"
@@ -48,10 +50,12 @@ def _ends_a_sentence(text: str, match: re.Match[str]) -> bool:
     if match["point"] != "." or "\n" in match["space"]:
         return True
     start = match.start()
-    word = re.search(r"[^\s(\[\"'“«]*$", text[max(0, start - 12) : start])
-    last = word[0] if word else ""
-    # An initial ("J. Smith"), an abbreviation, or the number of a list item is no sentence.
-    return not ((len(last) == 1 and last.isupper()) or last.lower() in _SHORT or last.isdecimal() and len(last) < 3)
+    word = _LAST_WORD.search(text, max(0, start - 12), start)
+    begins, last = word.groups() if word else (None, "")
+    if last.isdecimal():
+        return begins is None  # "1." by itself numbers what follows
+    initial = len(last) == 1 and last.isupper()
+    return not (initial or _SHORT.fullmatch(last) or (after.isdecimal() and _NUMBERED.fullmatch(last)))
 
 
 def lines(text: str) -> list[int]:

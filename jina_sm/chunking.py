@@ -54,7 +54,9 @@ def chunk(
     ruler = _Ruler(text, lengths or _Estimates(), max_tokens)
     if type(max_tokens) is not int or max_tokens <= ruler.specials:
         least = ruler.specials + 1
-        raise InputError(f"max_tokens is a whole number of {least} or more, special tokens included, not {max_tokens!r}")
+        raise InputError(
+            f"max_tokens is a whole number of {least} or more, special tokens included, not {max_tokens!r}"
+        )
     if type(overlap) is not int or not 0 <= overlap < max_tokens:
         raise InputError(f"overlap is a whole number from 0 to max_tokens - 1 ({max_tokens - 1}), not {overlap!r}")
     return _Filling(ruler, _units(ruler, by, overlap), overlap).chunks()
