@@ -219,7 +219,7 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
     "sentences",
     [
         ["Dr. J. Smith paid 3.5 kg (e.g. apples). ", "He said: “Go home!” ", "Then it rained… and stopped. ", "End"],
-        ["1. First item. ", "2. Second of 12. ", "See No. 5 or no. ", "Yes"],
+        ["Wait... ", "What?! ", "1. First item. ", "2. Second of 12. ", "See No. 5 or no. ", "Yes"],
         ["今天天气很好。", "「我们走吧！」", "他说。"],
         ["天気がいい。", "本当ですか？", "はい"],
         ["नमस्ते दुनिया। ", "यह है।"],
