@@ -18,7 +18,9 @@ _CLOSERS = r"""["'”’»›」』）)】］\]〉》〕}*_]"""
 # Full stops that need no space after them: CJK, Indic, Arabic, Urdu, Armenian, Ethiopic, Burmese, Khmer, Tibetan.
 _STOPS = "。！？｡．‼⁇⁈⁉।॥؟۔։።፧။។៕།༎"
 _SENTENCE = re.compile(
-    rf"(?P<stop>[{_STOPS}][{_STOPS}.!?…]*){_CLOSERS}*\s*|(?<![.!?…])(?P<point>[.!?…]++){_CLOSERS}*+(?P<space>\s+)|\n[ \t\r]*\n\s*"
+    rf"(?P<stop>[{_STOPS}][{_STOPS}.!?…]*){_CLOSERS}*\s*"
+    rf"|(?<![.!?…])(?P<point>[.!?…]++){_CLOSERS}*+(?P<space>\s+)"
+    r"|\n[ \t\r]*\n\s*"
 )
 _SHORT = re.compile(
     r"(?i)(mrs?|ms|drs?|prof|st|sr|jr|vs|cf|figs?|eqs?|vol|pp|eds?|al|approx|dept|inc|ltd|gov|gen|e\.g|i\.e|z\.b|d\.h"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from jina_sm import packing, tokens, values, wire
+from jina_sm import chunking, packing, tokens, values, wire
 from jina_sm.catalog import Model
 from jina_sm.errors import InputError, JinaSMError, ProtocolError
 from jina_sm.exchange import Answer, Send, Work
@@ -23,6 +23,7 @@ from jina_sm.packing import Limits, Size, Sizes
 from jina_sm.transport import Request
 from jina_sm.values import (
     Completion,
+    Document,
     Embeddings,
     EmbedRequest,
     Item,
@@ -158,6 +159,54 @@ class Asking:
                     cure="Use embed_document(), which cuts a long document into several windows.",
                 )
         return self._job(name, given, work, asked, check, done)
+
+    def document(
+        self,
+        text: str,
+        *,
+        max_tokens: int,
+        overlap: int,
+        by: chunking.By,
+        task: str | None,
+        dimensions: int | None,
+        normalize: bool,
+        late_chunking: bool,
+    ) -> Job[Document]:
+        """One vector a passage; with late chunking, the passages of a window travel together and with nothing else."""
+        room = int(self.model.max_tokens * self._surely)  # so that a window that is longer than believed fits too
+        if max_tokens > room:
+            raise InputError(
+                f"max_tokens={max_tokens} may be more than {self.model.key} reads ({self.model.max_tokens:,})",
+                cure=f"Take {room:,} or fewer" + ("." if self.lengths.exact else ", or give the tokenizer."),
+            )
+        chunks = chunking.chunk(text, max_tokens=max_tokens, overlap=overlap, by=by, lengths=self.lengths)
+        batches = chunking.windows(chunks, max_tokens=room) if late_chunking else None
+        job = self.embed(
+            [chunk.text for chunk in chunks],
+            task=task,
+            dimensions=dimensions,
+            normalize=normalize,
+            late_chunking=late_chunking,
+            truncate=False,
+            name="chunks",
+            batches=None if batches is None else [tuple(batch) for batch in batches],
+        )
+
+        def done(
+            answers: Sequence[Answer], failures: Mapping[int, JinaSMError], usage: Usage, timings: Timings
+        ) -> Document:
+            found = job.done(answers, failures, usage, timings)
+            return Document(chunks, found.vectors, usage, self.model.key, timings)
+
+        return Job(
+            model=job.model,
+            named=job.named,
+            items=job.items,
+            work=job.work,
+            ask=job.ask,
+            check=job.check,
+            done=done,
+        )
 
     def embed_multi(self, items: Iterable[Item], *, task: str | None, dimensions: int | None) -> Job[MultiVector]:
         """One vector a token."""

@@ -30,11 +30,6 @@ class Measure(Protocol):
     def of(self, texts: Sequence[str]) -> NDArray[np.int64]: ...
 
 
-class _Estimates:
-    def of(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        return np.array([tokens.estimate(text) for text in texts], np.int64)
-
-
 def chunk(
     text: str, *, max_tokens: int = 512, overlap: int = 0, by: By = "sentence", lengths: Measure | None = None
 ) -> tuple[Chunk, ...]:
@@ -51,7 +46,7 @@ def chunk(
     check_text(text, "text")
     if by not in BY:
         raise InputError(f"by is {', '.join(BY)}, not {by!r}")
-    ruler = _Ruler(text, lengths or _Estimates(), max_tokens)
+    ruler = _Ruler(text, lengths or tokens.Lengths(), max_tokens)
     if type(max_tokens) is not int or max_tokens <= ruler.specials:
         least = ruler.specials + 1
         raise InputError(

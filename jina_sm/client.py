@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from jina_sm import calls, catalog, packing, retry, tokens
 from jina_sm.calls import Job
+from jina_sm.chunking import By
 from jina_sm.clock import Clock
 from jina_sm.driver import Ticket
 from jina_sm.errors import InputError
@@ -26,7 +27,7 @@ from jina_sm.threads import Threads
 from jina_sm.transport import AsyncTransport, Response, Transport
 from jina_sm.transport.sagemaker import SageMakerTransport
 from jina_sm.transport.target import Target, checked_url, open_async, open_transport, parse
-from jina_sm.values import Completion, Embeddings, Item, MultiVector, Ranking
+from jina_sm.values import Completion, Document, Embeddings, Item, MultiVector, Ranking
 
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
@@ -250,6 +251,37 @@ class Client(_Opening[Transport]):
         )
         return self._run(job, on_error, timeout_s)
 
+    def embed_document(
+        self,
+        text: str,
+        *,
+        max_tokens: int = 512,
+        overlap: int = 0,
+        by: By = "sentence",
+        task: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        late_chunking: bool = False,
+        timeout_s: float | None = None,
+    ) -> Document:
+        """A long text as passages that know their places in it, one vector each.
+
+        ``max_tokens``, ``overlap`` and ``by`` ("sentence", "tokens", "markdown") are ``chunk``'s. ``late_chunking``
+        (v3, v4): each passage's vector is made with the others in sight, as many as the model reads at once (8,192
+        tokens); a longer document has several such windows.
+        """
+        job = self._asking.document(
+            text,
+            max_tokens=max_tokens,
+            overlap=overlap,
+            by=by,
+            task=task,
+            dimensions=dimensions,
+            normalize=normalize,
+            late_chunking=late_chunking,
+        )
+        return self._run(job, "raise", timeout_s)
+
     def embed_multi(
         self,
         texts: Iterable[Item],
@@ -365,6 +397,32 @@ class AsyncClient(_Opening[AsyncTransport]):
             truncate=truncate,
         )
         return await self._run(job, on_error, timeout_s)
+
+    async def embed_document(
+        self,
+        text: str,
+        *,
+        max_tokens: int = 512,
+        overlap: int = 0,
+        by: By = "sentence",
+        task: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        late_chunking: bool = False,
+        timeout_s: float | None = None,
+    ) -> Document:
+        """As ``Client.embed_document``."""
+        job = self._asking.document(
+            text,
+            max_tokens=max_tokens,
+            overlap=overlap,
+            by=by,
+            task=task,
+            dimensions=dimensions,
+            normalize=normalize,
+            late_chunking=late_chunking,
+        )
+        return await self._run(job, "raise", timeout_s)
 
     async def embed_multi(
         self,

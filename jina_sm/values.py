@@ -489,6 +489,7 @@ class Document:
     vectors: Vectors
     usage: Usage
     model: str
+    timings: Timings | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float32 or len(self.vectors) != len(self.chunks):

@@ -543,3 +543,26 @@ def test_what_is_too_long_may_be_cut_by_the_model() -> None:
             asking.embed(["word " * 20_000])
         asking.embed(["word " * 20_000], truncate=True)
     assert asked[0].truncate
+
+
+def test_a_document_comes_as_passages_that_know_their_places() -> None:
+    text = "Bees make honey. They live in hives. " * 400
+    with client(up := FakeTransport()) as asking:
+        document = asking.embed_document(text, max_tokens=64, dimensions=32)
+        assert "".join(chunk.text for chunk, _ in document) == text
+        for chunk, vector in document:
+            assert text[chunk.start : chunk.end] == chunk.text
+            np.testing.assert_array_equal(vector, vector_of(chunk.text, 32))
+        up.asked.clear()
+        late = asking.embed_document(text * 5, max_tokens=64, dimensions=32, late_chunking=True)
+        assert [chunk.text for chunk, _ in late] == [
+            text
+            for asked in sorted(up.asked, key=lambda asked: [c.text for c in late.chunks].index(asked.items[0]))
+            for text in asked.items
+        ]
+        assert len(up.asked) > 1
+        assert all(asked.late_chunking for asked in up.asked)
+        with pytest.raises(errors.InputError, match="may be more than jina-embeddings-v3 reads"):
+            asking.embed_document(text, max_tokens=8000)
+    with pytest.raises(errors.InputError, match="needs an embedding"):
+        client(FakeReranker(), model=RERANKER).embed_document(text)
