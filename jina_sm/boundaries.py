@@ -19,8 +19,7 @@ _CLOSERS = r"""["'”’»›」』）)】］\]〉》〕}*_]"""
 _STOPS = "。！？｡．‼⁇⁈⁉।॥؟۔։።፧။។៕།༎"
 _SENTENCE = re.compile(
     rf"(?P<stop>[{_STOPS}][{_STOPS}.!?…]*){_CLOSERS}*\s*"
-    rf"|(?<![.!?…])(?P<point>[.!?…]++){_CLOSERS}*+(?P<space>\s+)"
-    r"|\n[ \t\r]*\n\s*"
+    rf"|(?<![.!?…])(?P<point>[.!?…]++){_CLOSERS}*+(?P<space>\s+)|\n[ \t\r]*\n\s*"
 )
 _SHORT = re.compile(
     r"(?i)(mrs?|ms|drs?|prof|st|sr|jr|vs|cf|figs?|eqs?|vol|pp|eds?|al|approx|dept|inc|ltd|gov|gen|e\.g|i\.e|z\.b|d\.h"

@@ -179,7 +179,7 @@ class Asking:
                 f"max_tokens={max_tokens} may be more than {self.model.key} reads ({self.model.max_tokens:,})",
                 cure=f"Take {room:,} or fewer" + ("." if self.lengths.exact else ", or give the tokenizer."),
             )
-        chunks = chunking.chunk(text, max_tokens=max_tokens, overlap=overlap, by=by, lengths=self.lengths)
+        chunks = chunking.chunk(text, max_tokens=max_tokens, overlap=overlap, by=by, lengths=self.lengths.frozen())
         batches = chunking.windows(chunks, max_tokens=room) if late_chunking else None
         job = self.embed(
             [chunk.text for chunk in chunks],

@@ -87,6 +87,12 @@ class Lengths:
         encoded = self._tokenizer.encode_batch(list(texts))
         return np.fromiter((len(each.ids) for each in encoded), dtype=np.int64, count=len(texts))
 
+    def frozen(self) -> Lengths:
+        """The same as they are now, for whoever measures a text more than once."""
+        other = Lengths()
+        other.exact, other._tokenizer, other._factors = self.exact, self._tokenizer, self._factors
+        return other
+
     def learn(self, texts: Sequence[str], total_tokens: int) -> None:
         """An endpoint says that these texts were so many tokens together."""
         if self.exact:

@@ -86,6 +86,9 @@ def test_what_the_endpoint_counts_corrects_the_estimate_script_by_script(seed: i
     learnt, blind = (np.abs(each.of(fresh) - right) / right for each in (lengths, Lengths()))
     assert learnt.mean() < 0.4 * blind.mean()
     assert learnt.mean() < 0.05
+    frozen, before = lengths.frozen(), lengths.of(fresh).tolist()
+    lengths.learn(fresh, 2 * int(right.sum()))
+    assert frozen.of(fresh).tolist() == before != lengths.of(fresh).tolist()
 
 
 def test_a_script_that_was_never_seen_is_left_as_it_was() -> None:
