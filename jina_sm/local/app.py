@@ -30,7 +30,7 @@ from jina_sm.local import api, container, marketplace, quotas, runtime, sagemake
 from jina_sm.local.acting import GONE, Stage, sent
 from jina_sm.local.asynchronous import Asynchronous
 from jina_sm.local.behind import Behind
-from jina_sm.local.constant import Constant
+from jina_sm.local.constant import Constant, Instant
 from jina_sm.local.container import Broken
 from jina_sm.local.faults import Fault, disordered
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
@@ -109,7 +109,7 @@ class Stack:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_shutdown: Callable[[], None] = lambda: None
         self.speed: Mapping[str, Any] = {}  # as it was started, for who asks
-        self._rounds = Rounds(model or UniversalSentenceEncoder())
+        self._rounds = Instant(model) if isinstance(model, Constant) else Rounds(model or UniversalSentenceEncoder())
         self._paces = Paces(profile, instances) if profile else None
         self._behind = Behind(account)
         self._asynchronous = Asynchronous(self._behind)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,9 +25,14 @@ from jina_sm.errors import InputError
 from jina_sm.local.models import NORM, FullError, Rounds, fitted, markdown, of_bytes, relevance, words
 from jina_sm.values import Completion, EmbedRequest, Item, Media, MultiRows, ReadRequest, RerankRequest, Rows, Vectors
 
+# One thread: several would take the interpreter from each other, and from the loop, several times a millisecond.
+_LONG = ThreadPoolExecutor(1, "jina_sm container")
+_Worked = TypeVar("_Worked")
 _log = logging.getLogger(__name__)
 BODY_LIMIT = 6_291_456
 """Bytes in a body, either way."""
+SHORT = 1024
+"""Bytes in a body that is worked on at once: to go to another thread and back would take longer."""
 MEDIA_TOKENS = 500
 """What an image, a recording or a PDF counts here; the models count hundreds to thousands."""
 MULTIVECTOR_WIDTH = 128
@@ -104,30 +110,43 @@ async def answer_in(
     """The answer in a dialect, once it is due. Raises Broken, and _Refusal."""
     if content_type != "application/json":
         raise _Refusal(400, f"Unsupported content type: {content_type}")
+    short = len(body) <= SHORT
     try:
-        # Long texts are read in a thread, so that other requests and the control plane go on.
-        asked = await asyncio.to_thread(dialect.decode_request, body)
+        asked = await _apart(short, dialect.decode_request, body)
     except wire.Unacceptable as error:
         raise _Refusal("shape", str(error), error.detail) from None
     told: Rows | MultiRows | Completion
     if isinstance(asked, ReadRequest):
-        told = await asyncio.to_thread(_read, model, asked, rounds)
+        told = await _apart(short, _read, model, asked, rounds)
+        rounds.begin(1, told.prompt_tokens)
     elif isinstance(asked, RerankRequest):
         listwise = getattr(dialect, "listwise", False)
-        tokens = await asyncio.to_thread(_ranked_tokens, model, asked, rounds, listwise)
+        tokens = await _apart(short, _ranked_tokens, model, asked, rounds, listwise)
+        rounds.begin(1 + len(asked.documents), tokens)
         told = Rows(relevance(await _vectors([asked.query, *asked.documents], rounds)), tokens)
     else:
-        asked, tokens = await asyncio.to_thread(_checked, model, asked, rounds)
+        asked, tokens = await _apart(short, _checked, model, asked, rounds)
+        rounds.begin(len(asked.items), tokens)
         if asked.multivector or model.kind == "multi-vector":
             told = MultiRows(await _many(model, asked, rounds), tokens)
         else:
-            values = fitted(await _vectors(asked.items, rounds), model, asked.dimensions)
-            told = Rows(values if asked.normalized else values * np.float32(NORM), tokens)
-    answered = await asyncio.to_thread(dialect.encode_response, asked, told)
+            found = await _vectors(asked.items, rounds)
+            told = Rows(await _apart(short, _given, model, asked, found), tokens)
+    answered = await _apart(short, dialect.encode_response, asked, told)
     await rounds.due()
     if len(answered) > BODY_LIMIT:
         raise _Refusal(413, f"the answer has {len(answered)} bytes, and the service takes {BODY_LIMIT}")
     return answered
+
+
+async def _apart(short: bool, work: Callable[..., _Worked], *asked: Any) -> _Worked:
+    """What comes of the work: of long work in the thread for it, so that other requests and the control plane go on."""
+    return work(*asked) if short else await asyncio.get_running_loop().run_in_executor(_LONG, work, *asked)
+
+
+def _given(model: Model, asked: EmbedRequest, found: Vectors) -> Vectors:
+    values = fitted(found, model, asked.dimensions)
+    return values if asked.normalized else values * np.float32(NORM)
 
 
 def _checked(model: Model, asked: EmbedRequest, rounds: Rounds) -> tuple[EmbedRequest, int]:
@@ -184,7 +203,11 @@ async def _vectors(items: Sequence[Item], rounds: Rounds) -> Vectors:
         coming = rounds.submit(texts) if texts else None
     except FullError:
         raise _Refusal(503, "too many requests are waiting") from None
-    found: Vectors = np.empty((0, 0), np.float32) if coming is None else await asyncio.wrap_future(coming)
+    found: Vectors = np.empty((0, 0), np.float32)
+    if coming:
+        found = coming.result() if coming.done() else await asyncio.wrap_future(coming)
+    if len(found) == len(items):
+        return found
     encoded = iter(found)
     return np.stack([next(encoded) if isinstance(item, str) else of_bytes(item) for item in items])
 

@@ -102,8 +102,11 @@ class Rounds:
             self._thread.join()
             self._thread = None
 
+    def begin(self, items: int, counted: int) -> None:
+        """A request of so many items and tokens is being worked on."""
+
     async def due(self) -> None:
-        """Returns when an answer made of them may go: here, at once."""
+        """Returns when its answer may go: here, at once."""
 
     def submit(self, texts: Sequence[str]) -> Future[Vectors]:
         """The vectors of the texts, to come. Raises FullError."""

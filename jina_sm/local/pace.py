@@ -9,18 +9,14 @@ to the least busy one if the config says so, else to any, as AWS does.
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
-from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from jina_sm.local.container import Broken
-from jina_sm.local.models import Encoder, Rounds
+from jina_sm.local.models import Rounds
 from jina_sm.local.profile import Fleet, Profile
 from jina_sm.local.state import Deployment
-from jina_sm.values import Vectors
 
 TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
@@ -86,36 +82,19 @@ class Paces:
         return self._known[deployment]
 
 
-class _Counted:
-    """An encoder that counts each text of one request once: the container asks first, then the profile."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.embed = encoder.embed
-        self._count = functools.cache(encoder.tokens)
-
-    def tokens(self, text: str) -> int:
-        return self._count(text)
-
-
 class Paced(Rounds):
     """The encoder as one request to an endpoint has it, from when it came; the answer may go when it is due."""
 
     def __init__(self, rounds: Rounds, pace: Pace) -> None:
-        self.encoder = _Counted(rounds.encoder)
-        self._rounds = rounds
+        self.encoder = rounds.encoder
+        self.submit = rounds.submit  # type: ignore[method-assign]
         self._pace = pace
         self._since = asyncio.get_running_loop().time()
         self._late: asyncio.Task[bool] | None = None
 
-    def submit(self, texts: Sequence[str]) -> Future[Vectors]:
-        coming = self._rounds.submit(texts)
-        self._late = asyncio.create_task(self._passing(texts))
-        return coming
+    def begin(self, items: int, counted: int) -> None:
+        self._late = asyncio.create_task(self._pace.late(items, counted, self._since))
 
     async def due(self) -> None:
         if self._late and await self._late:
             raise Broken(0, TIMED_OUT)
-
-    async def _passing(self, texts: Sequence[str]) -> bool:
-        counted = await asyncio.to_thread(lambda: sum(map(self.encoder.tokens, texts)))
-        return await self._pace.late(len(texts), counted, self._since)

@@ -7,6 +7,7 @@ A running stack is asked to end over its own port and never killed, so no proces
 from __future__ import annotations
 
 import contextlib
+import gc
 import getpass
 import http.client
 import importlib.util
@@ -75,6 +76,7 @@ def serve(
     # Small products are all there is to do: with a thread a core, OpenBLAS waits for them longer than it works. It
     # looks when numpy is first imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(50_000, 20, 100)  # or every answer would wait at times for a look through all that moto has
     with _bound(port) as listening:
         from jina_sm.local.app import Stack
         from jina_sm.local.constant import Constant

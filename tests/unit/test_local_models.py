@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -180,11 +181,15 @@ def test_a_round_that_fails_fails_its_own_and_nobody_after() -> None:
 
 
 class Told(Rounds):
-    """Rounds that write down when an answer made of them may go."""
+    """Rounds that write down what is begun, and when an answer made of them may go."""
 
     def __init__(self) -> None:
         super().__init__(Constant())
         self.said: list[str] = []
+        self.begun: list[tuple[int, int]] = []
+
+    def begin(self, items: int, counted: int) -> None:
+        self.begun.append((items, counted))
 
     async def due(self) -> None:
         self.said.append("due")
@@ -208,6 +213,26 @@ def test_an_answer_is_written_before_it_is_due() -> None:
     asyncio.run(container.answer_in(V3, dialect, "application/json", b'{"data": {"text": "a"}}', rounds))
     rounds.stop()
     assert rounds.said == ["written", "due"]
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "begun"),
+    [
+        ("jina-embeddings-v3", {"data": [{"text": "a b"}, {"text": "c"}]}, (2, 6)),
+        ("jina-clip-v2", {"data": [{"bytes": "aGk="}]}, (1, container.MEDIA_TOKENS)),
+        ("jina-colbert-v2", {"data": [{"text": "a b c d"}]}, (1, 5)),
+        ("jina-reranker-v2-base-multilingual", {"data": {"query": "a", "documents": [{"text": "b"}]}}, (2, 6)),
+        ("ReaderLM-v2", {"model": "ReaderLM-v2", "prompt": "<p>a</p>"}, (1, 9)),
+    ],
+)
+def test_whatever_is_asked_is_begun_with_its_items_and_its_tokens(
+    key: str, body: object, begun: tuple[int, int]
+) -> None:
+    rounds = Told()
+    rounds.start()
+    asyncio.run(container.answer(KNOWN.model(key), "application/json", json.dumps(body).encode(), rounds))
+    rounds.stop()
+    assert rounds.begun == [begun]
 
 
 def test_who_comes_when_all_places_are_taken_is_told_at_once() -> None:

@@ -7,8 +7,12 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from jina_sm.local.constant import Constant
 from jina_sm.local.profile import NOMINAL, PROFILES, Done, Fleet, Profile
+from jina_sm.tokens import estimate
 
 G5 = PROFILES["ml.g5.xlarge"]
 PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "published-benchmark.json"
@@ -110,6 +114,11 @@ def test_the_least_busy_instance_takes_the_next_request_or_chance_decides() -> N
     assert one == pytest.approx(40 * G5.work_s(1600) + G5.before_s(32))
     assert least == pytest.approx(10 * G5.work_s(1600) + G5.before_s(32))
     assert by_chance > least
+
+
+@given(st.text(st.characters(max_codepoint=127)) | st.text())
+def test_constant_vectors_come_with_the_usual_estimate_of_tokens(text: str) -> None:
+    assert abs(Constant().tokens(text) - estimate(text)) <= 1  # where a sum ends in .5, its order decides
 
 
 def test_a_time_scale_scales_everything() -> None:
