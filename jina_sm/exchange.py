@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 import statistics
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Generic, TypeVar
@@ -30,7 +30,8 @@ from jina_sm.lane import Lane
 from jina_sm.packing import Limits, Size, Sizes
 
 _Job = TypeVar("_Job")
-_TAIL_TOKENS, _TAIL_ITEMS = 4096, 64  # what is worth a request of its own at the end of a run
+_WORTH_TOKENS, _WORTH_ITEMS = 4096, 64  # what is worth a request of its own, if that keeps the endpoint busier
+_ROUNDS = 2
 _SEEN_BEFORE_HEDGING = 5
 _SOONEST_HEDGE_S = 0.1
 _HOPELESS = 3  # items refused one by one, and none answered: it is not the items
@@ -189,7 +190,7 @@ class Exchange(Generic[_Job]):
         """A new call. ``collect``: an item that fails is set down in ``failures`` and does not end it."""
         call = Call(job, work, now, collect)
         call.missing = sum(len(batch) for batch in work.batches)
-        call.waiting.extend(self._piece(call, batch) for batch in work.batches)
+        call.waiting.extend(self._piece(call, batch) for batch in self._spread(work))
         self._calls += 1
         if deadline is not None:
             call.timer = self._at(deadline, lambda now: self._late(call, now))
@@ -202,9 +203,9 @@ class Exchange(Generic[_Job]):
             act = heapq.heappop(self._timers)[2].act
             if act is not None:
                 act(now)
-        lane, room = self._lane(now), 0
-        if self._ready and (room := self.lanes[lane].room):
-            return self._sent(self._gathered(room), lane, now)
+        lane = self._lane(now)
+        if self._ready and self.lanes[lane].room:
+            return self._sent(self._gathered(), lane, now)
         wakes = [self._timers[0][0]] if self._timers else []
         if not self._ready and (straggler := self._straggler()):
             send, at = straggler
@@ -297,14 +298,20 @@ class Exchange(Generic[_Job]):
 
     # What to send
 
-    def _gathered(self, room: int) -> tuple[Piece[_Job], ...]:
-        """The next piece, cut up if it is the last and there is room, or with others that may share its request."""
+    def _spread(self, work: Work) -> Iterator[tuple[int, ...]]:
+        """The call's batches; smaller, if they are too few for two rounds of what may be in flight."""
+        enough = _ROUNDS * self.lanes[0].limit
+        for batch in work.batches:
+            count = 1
+            if not work.whole and len(work.batches) < enough:
+                worth = max(work.sizes.of(batch).tokens // _WORTH_TOKENS, len(batch) // _WORTH_ITEMS)
+                count = max(1, min(-(-enough // len(work.batches)), worth))
+            yield from packing.parts(batch, work.sizes, count) if count > 1 else (batch,)
+
+    def _gathered(self) -> tuple[Piece[_Job], ...]:
+        """The next piece, with others that may share its request."""
         call = next(iter(self._ready))
         piece = call.waiting.popleft()
-        if not call.work.whole and not call.waiting and len(self._ready) == 1 and not piece.group:
-            pieces = self._tail(piece, room)
-            piece = pieces[0]
-            call.waiting.extend(pieces[1:])
         self._requeue(call)
         if call.work.key is None or call.waiting:
             return (piece,)
@@ -326,14 +333,6 @@ class Exchange(Generic[_Job]):
             if items >= self._limits.items:
                 break
         return tuple(together)
-
-    def _tail(self, piece: Piece[_Job], room: int) -> list[Piece[_Job]]:
-        """The last of the work over all the room there is, so that a run does not end on one long request."""
-        worth = max(piece.size.tokens // _TAIL_TOKENS, len(piece.items) // _TAIL_ITEMS)
-        if min(room, worth) < 2:
-            return [piece]
-        cut = packing.parts(piece.items, piece.call.work.sizes, min(room, worth))
-        return [self._piece(piece.call, items, piece) for items in cut]
 
     def _sent(self, pieces: tuple[Piece[_Job], ...], target: int, now: float, *, hedge: bool = False) -> Send[_Job]:
         send = Send(pieces, target, now, hedge)

@@ -244,7 +244,7 @@ def test_answers_fit_whether_numbers_travel_as_bytes_or_as_text(model: str, widt
             return Response(speech.encode_response(asked[-1], Rows(rows, 1)))
 
     with client(FakeModel(), model=model, limits=Limits(response_bytes=3_900_000)) as asking:
-        assert asking.embed(["a"] * 4800).vectors.shape == (4800, width)
+        assert asking.embed(["a"] * 480 * 13).vectors.shape == (480 * 13, width)
     assert {each.base64 for each in asked} == {coded}
     assert max(len(each.items) for each in asked) in range(most, most + 10)
 

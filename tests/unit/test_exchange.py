@@ -414,13 +414,13 @@ def test_nothing_is_sent_twice_while_there_is_other_work() -> None:
     assert items(second) == (1,)
 
 
-def test_a_run_does_not_end_on_one_long_request() -> None:
-    exchange = machine(in_flight=8)
-    call = exchange.add("job", work([range(256)], tokens=100), 0.0)
-    sends = [sent(exchange) for _ in range(4)]
-    assert [send.items for send in sends] == [64, 64, 64, 64]
-    for send in sends:
+@pytest.mark.parametrize(("in_flight", "requests"), [(1, 2), (2, 4), (8, 4)])  # 256 items are worth four at most
+def test_few_texts_keep_all_instances_busy_too(in_flight: int, requests: int) -> None:
+    exchange = machine(in_flight=in_flight)
+    call = exchange.add("job", work([range(256)]), 0.0)
+    while isinstance(send := exchange.next(0.0), Send):
         answer(exchange, send)
+    assert call.requests == requests
     assert values(call) == {item: item for item in range(256)}
 
 
