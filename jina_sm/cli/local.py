@@ -136,7 +136,7 @@ def fault() -> None:
 @click.option("--rate", type=click.FloatRange(0, 1), default=1.0, help="How often, from 0 to 1.")
 @click.option("--count", type=click.IntRange(1), help="So often at most. A pause: once.")
 @click.option("--nth", type=click.IntRange(1), default=1, help="From the nth such call on.")
-@click.option("--status", type=int, help="Of error and model-error. Default: 500.")
+@click.option("--status", type=int, help="Of error and model-error (0: a time-out). Default: 500.")
 @click.option("--seconds", type=float, help="How long a stall lasts, or an endpoint takes to fail.")
 @click.option("--reads", type=click.IntRange(1), default=1, help="How many reads do not see what is hidden.")
 @click.option("--reason", default="", help="Why an endpoint fails: capacity, quota, health, container, ... or words.")

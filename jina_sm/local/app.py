@@ -216,14 +216,18 @@ class Stack:
     def _refusal(self, key: str, region: str, name: str, operation: str) -> Refusal | None:
         if not key:
             return Refusal("MissingAuthenticationToken", "Missing Authentication Token", status=403)
+        # Services of JSON alone answer all with 400, the rest with what HTTP has for it.
+        status = 403 if name and service(name).metadata["protocol"] != "json" else 400
         if region in self.disabled_regions:
-            return Refusal("UnrecognizedClientException", "The security token included in the request is invalid.")
+            words = "The security token included in the request is invalid."
+            return Refusal("UnrecognizedClientException", words, status=status)
         if key == "EXPIRED":
-            return Refusal("ExpiredTokenException", "The security token included in the request is expired")
+            words = "The security token included in the request is expired"
+            return Refusal("ExpiredTokenException", words, status=status)
         if key == "DENIED" and name:
             action = f"{service(name).signing_name}:{operation}"
             message = f"User: arn:aws:iam::{self.state.account}:user/DENIED is not authorized to perform: {action}"
-            return Refusal("AccessDeniedException", f"{message} on resource: *")
+            return Refusal("AccessDeniedException", f"{message} on resource: *", status=status)
         return None
 
     async def _struck(self, call: _Call, receive: Receive, send: Send) -> Reply:

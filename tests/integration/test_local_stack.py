@@ -63,6 +63,17 @@ def test_a_region_that_is_not_enabled_refuses_every_call(
     assert said == ("UnrecognizedClientException", "The security token included in the request is invalid.")
 
 
+@pytest.mark.parametrize(("service", "operation", "params"), SERVICES)
+def test_who_is_denied_is_told_so_with_the_services_status(
+    aws: Aws, service: str, operation: str, params: dict[str, Any]
+) -> None:
+    expected = 400 if service in ("sagemaker", "pricing", "service-quotas") else 403
+    for key in ("DENIED", "EXPIRED"):
+        with pytest.raises(ClientError) as caught:
+            getattr(aws(service, key=key), operation)(**params)
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == expected
+
+
 def test_without_a_signature_nobody_is_let_in(stack: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", stack.port)
     connection.request("POST", "/", b"{}", {"X-Amz-Target": "SageMaker.ListModels"})
