@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test check tests notebook notebook-sagemaker third-party format clean \
-	benchmark-startup benchmark-decode benchmark-ingest
+	benchmark-startup benchmark-decode benchmark-ingest \
+	benchmark-bulk benchmark-simulated
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -34,6 +35,18 @@ benchmark-decode: $(VENV)/.dev
 
 benchmark-ingest: $(VENV)/.dev
 	$(BIN)/python benchmarks/ingest.py
+
+benchmark-bulk: $(VENV)/.dev $(VENV)-peers/langchain/.installed $(VENV)-peers/llama_index/.installed
+	$(BIN)/python benchmarks/bulk.py --langchain $(VENV)-peers/langchain/bin/python \
+		--llama-index $(VENV)-peers/llama_index/bin/python
+
+benchmark-simulated: $(VENV)/.dev
+	$(BIN)/python benchmarks/simulated.py
+
+$(VENV)-peers/%/.installed: tests/third_party/with_%.txt | $(BIN)/python
+	$(PYTHON) -m venv "$(@D)"
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$<" numpy
+	@touch "$@"
 
 $(VENV)-peers/jina-sagemaker/.installed: | $(BIN)/python
 	$(PYTHON) -m venv "$(@D)"

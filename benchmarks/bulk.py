@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 
 from jina_sm import Spec, catalog, local
@@ -96,7 +96,7 @@ def main() -> None:
     options.add_argument("--peer-texts", type=int, default=5_000, help="The peers are serial: their time is scaled up.")
     options.add_argument("--time-scale", type=float, default=0.15)
     asked = options.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}")
+    print(machine.line())
     short, long = texts(asked.texts, 30, 1), texts(asked.documents, 1200, 2)
     peers = {"langchain-community": (asked.langchain, LANGCHAIN), "llama-index": (asked.llama_index, LLAMA_INDEX)}
     scale: float = asked.time_scale

@@ -5,8 +5,9 @@ What is measured is ``jina_sm.exchange`` and ``jina_sm.packing`` as they are, dr
 ``jina_sm.local.profile.Fleet``. Beside them, on the same endpoint and with the same luck: a pool of ten threads that
 send 64 texts each, as a careful user would write it.
 
+    make benchmark-simulated                    all of it:
     python benchmarks/simulated.py bulk         one instance, two, four; with faults
-    python benchmarks/simulated.py random       60 endpoints drawn at random
+    python benchmarks/simulated.py random       60 endpoints drawn at random, others each time
     python benchmarks/simulated.py online       single queries, arriving at random
 """
 
@@ -206,7 +207,7 @@ def pool(endpoint: Endpoint, true: NDArray[np.int64], *, seed: int, threads: int
 
 
 def bound_s(endpoint: Endpoint, true: NDArray[np.int64]) -> float:
-    """The GPU's own time for them, in as few requests as the limits allow: nobody can be faster."""
+    """The GPU's own time for them, in as few requests as the default limits allow."""
     limits, tokens = Limits(), float(true.sum())
     requests = max(len(true) / limits.items, tokens / limits.tokens, len(true) * BYTES_A_ROW / limits.response_bytes)
     profile = endpoint.profile
@@ -373,12 +374,15 @@ def online() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["bulk", "random", "online"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["bulk", "random", "online", "all"], nargs="?", default="all")
     parser.add_argument("--endpoints", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--seed", type=int, help="Of the first endpoint; default: a new one each time.")
     given = parser.parse_args()
-    {"bulk": bulk, "random": lambda: at_random(given.endpoints, given.seed), "online": online}[given.what]()
+    seed = random.randrange(10**6) if given.seed is None else given.seed
+    for what in ("bulk", "random", "online") if given.what == "all" else (given.what,):
+        {"bulk": bulk, "random": lambda: at_random(given.endpoints, seed), "online": online}[what]()
+        print()
 
 
 if __name__ == "__main__":

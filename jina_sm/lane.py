@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SLOW_S = 20.0
-"""A third of the time that an invocation may take."""
+SLOW_S = 10.0
+"""A sixth of the time that an invocation may take: a stall or a misjudged length has room beside it."""
 _FEWEST = 2  # one on the GPU and one on its way
 
 
