@@ -347,6 +347,13 @@ class Asking:
 
         ``answered``: bytes that come back for an item (with ``each``: for a token of it); None: about what was sent.
         """
+        if "container" in self.wires:
+            for index, item in enumerate(given):
+                if isinstance(item, Media) and isinstance(item.source, str):
+                    raise InputError(
+                        f"{name}[{index}] is a URL, and the model's container has no network to fetch it",
+                        cure="Pass its bytes, or make the client with fetch_urls=True.",
+                    )
         speech = wire.dialect(self.model, wire=self.wires[0])
         bare = len(speech.encode_request(asked))  # and whatever cannot be told this model is refused here
         for other in self.wires[1:]:

@@ -27,7 +27,7 @@ from jina_sm.threads import Threads
 from jina_sm.transport import AsyncTransport, Response, Transport
 from jina_sm.transport.sagemaker import SageMakerTransport
 from jina_sm.transport.target import Target, checked_url, open_async, open_transport, parse
-from jina_sm.values import Completion, Document, Embeddings, Item, MultiVector, Ranking
+from jina_sm.values import Completion, Document, Embeddings, Item, Media, MultiVector, Ranking
 
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
@@ -66,7 +66,8 @@ class _Opening(Generic[_Transport]):
     ``retry``: the bounds of trying again. ``limits``: what one request may hold. ``in_flight``: requests at once to
     an instance; ``instances``: how many there are, where DescribeEndpoint cannot be asked. ``coalesce``: calls made
     at the same time share requests. ``timeout_s``: for every call that brings no own. ``tokenizer``: the model's
-    ``tokenizer.json``, for exact lengths (extra ``tokenizer``). ``on_event`` is told of every request, answer, retry,
+    ``tokenizer.json``, for exact lengths (extra ``tokenizer``). ``fetch_urls``: media given as URLs are brought by the
+    client, where the model itself cannot. ``on_event`` is told of every request, answer, retry,
     split, hedge and failover. ``session``: a boto3 session; ``url``: where AWS is, if elsewhere.
 
     Raises InputError for what can be known beforehand, else InvocationError or AuthError, when called.
@@ -87,6 +88,7 @@ class _Opening(Generic[_Transport]):
         coalesce: bool = True,
         timeout_s: float | None = None,
         tokenizer: str | os.PathLike[str] | None = None,
+        fetch_urls: bool = False,
         on_event: Callable[[Event], object] | None = None,
         clock: Clock = Clock(),  # noqa: B008
         transports: Sequence[_Transport] | None = None,
@@ -107,6 +109,7 @@ class _Opening(Generic[_Transport]):
         if not transports:
             raise InputError("a client needs a target")
         self._timeout_s = timeout_s
+        self._fetch_urls = fetch_urls
         self._lengths = tokens.Lengths(tokenizer)
         self._asking = calls.Asking(
             model=self.model,
@@ -196,6 +199,16 @@ class _Opening(Generic[_Transport]):
         transports = cls._open(targets, aws=settings.get("session"), url=settings.get("url"), api_key=api_key)
         return cls(model, transports=transports, **settings)
 
+    def _brought(self, given: Iterable[Item], name: str) -> Iterable[Item]:
+        """The items, those that are URLs fetched if that was asked for."""
+        if not self._fetch_urls or isinstance(given, str | bytes):
+            return given
+        from jina_sm.transport.fetch import fetched
+
+        return [
+            fetched(item, f"{name}[{index}]") if isinstance(item, Media) else item for index, item in enumerate(given)
+        ]
+
     @staticmethod
     def _open(targets: Sequence[Target], **how: Any) -> Sequence[_Transport]:
         raise NotImplementedError
@@ -242,7 +255,7 @@ class Client(_Opening[Transport]):
         "raise": its error is raised, with its ``index``. ``timeout_s``: a DeadlineExceededError after so long.
         """
         job = self._asking.embed(
-            texts,
+            self._brought(texts, "texts"),
             task=task,
             dimensions=dimensions,
             normalize=normalize,
@@ -295,7 +308,7 @@ class Client(_Opening[Transport]):
 
         >>> passages.maxsim(client.embed_multi(["what do bees make?"], task="query"))
         """
-        job = self._asking.embed_multi(texts, task=task, dimensions=dimensions)
+        job = self._asking.embed_multi(self._brought(texts, "texts"), task=task, dimensions=dimensions)
         return self._run(job, on_error, timeout_s)
 
     def rerank(
@@ -315,7 +328,8 @@ class Client(_Opening[Transport]):
         Many documents travel in several requests. That changes no score, except a little with v3 and v3.5, which
         weigh the documents of a request against each other.
         """
-        return self._run(self._asking.rerank(query, documents, top_n=top_n), on_error, timeout_s)
+        job = self._asking.rerank(query, self._brought(documents, "documents"), top_n=top_n)
+        return self._run(job, on_error, timeout_s)
 
     def read(
         self,
@@ -389,7 +403,7 @@ class AsyncClient(_Opening[AsyncTransport]):
     ) -> Embeddings:
         """As ``Client.embed``."""
         job = self._asking.embed(
-            texts,
+            await self._brought_aside(texts, "texts"),
             task=task,
             dimensions=dimensions,
             normalize=normalize,
@@ -434,7 +448,8 @@ class AsyncClient(_Opening[AsyncTransport]):
         timeout_s: float | None = None,
     ) -> MultiVector:
         """As ``Client.embed_multi``."""
-        return await self._run(self._asking.embed_multi(texts, task=task, dimensions=dimensions), on_error, timeout_s)
+        brought = await self._brought_aside(texts, "texts")
+        return await self._run(self._asking.embed_multi(brought, task=task, dimensions=dimensions), on_error, timeout_s)
 
     async def rerank(
         self,
@@ -446,7 +461,8 @@ class AsyncClient(_Opening[AsyncTransport]):
         timeout_s: float | None = None,
     ) -> Ranking:
         """As ``Client.rerank``."""
-        return await self._run(self._asking.rerank(query, documents, top_n=top_n), on_error, timeout_s)
+        brought = await self._brought_aside(documents, "documents")
+        return await self._run(self._asking.rerank(query, brought, top_n=top_n), on_error, timeout_s)
 
     async def read(
         self,
@@ -470,6 +486,13 @@ class AsyncClient(_Opening[AsyncTransport]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _brought_aside(self, given: Iterable[Item], name: str) -> Iterable[Item]:
+        if not self._fetch_urls:
+            return given
+        import asyncio
+
+        return await asyncio.to_thread(self._brought, given, name)
 
     async def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)

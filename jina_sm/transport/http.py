@@ -193,20 +193,23 @@ class HttpTransport:
             self._made.clear()
 
     def _pool(self) -> urllib3.PoolManager:
-        import urllib3
-
         with self._lock:
             if self._made is None:
-                url = self.server.base_url
-                more: dict[str, Any] = {"ssl_context": trust()} if url.startswith("https:") else {}
-                more |= {"maxsize": self._connections, "block": True}
-                if proxy := proxy_of(url):
-                    user, _, _ = proxy.partition("://")[2].rpartition("@")
-                    told = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(user)) if user else None
-                    self._made = urllib3.ProxyManager(proxy.replace(f"{user}@", "", 1), proxy_headers=told, **more)
-                else:
-                    self._made = urllib3.PoolManager(**more)
+                self._made = pool(self.server.base_url, self._connections)
             return self._made
+
+
+def pool(url: str, connections: int = 1) -> urllib3.PoolManager:
+    """Connections towards a URL, through the proxy and with the certificates that the environment names."""
+    import urllib3
+
+    more: dict[str, Any] = {"ssl_context": trust()} if url.startswith("https:") else {}
+    more |= {"maxsize": connections, "block": True}
+    if proxy := proxy_of(url):
+        user, _, _ = proxy.partition("://")[2].rpartition("@")
+        told = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(user)) if user else None
+        return urllib3.ProxyManager(proxy.replace(f"{user}@", "", 1), proxy_headers=told, **more)
+    return urllib3.PoolManager(**more)
 
 
 def said(body: bytes) -> tuple[str, str | None, str | None]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import http.server
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -240,3 +243,43 @@ def test_a_long_run_uses_all_the_instances_that_there_are(stack: Served) -> None
                 if lane.instances == expected:
                     break
             assert lane.instances == expected
+
+
+def test_an_image_on_the_web_is_refused_with_the_reason_or_fetched(stack: Served) -> None:
+    stack.deploy(CLIP)
+    with Client.sagemaker("e", model=CLIP, region="us-east-1") as client:
+        with pytest.raises(errors.InputError, match=r"texts\[1\] is a URL, and the model's container has no network"):
+            client.embed(["a bicycle", values.image("https://example.com/a.png")])
+        right = client.embed([values.image(PNG)]).vectors
+
+    def ask(client: Any) -> Any:
+        return client.embed([values.image(f"{pages}/a.png")])
+
+    def ask_missing(client: Any) -> Any:
+        return client.embed(["a bicycle", values.image(f"{pages}/gone.png?signature=secret")])
+
+    with serving({"/a.png": PNG}) as pages:
+        for found in both(target(stack, "sagemaker", CLIP), ask, ask, fetch_urls=True):
+            np.testing.assert_array_equal(found.vectors, right)
+        for error in both(target(stack, "sagemaker", CLIP), ask_missing, ask_missing, fetch_urls=True):
+            assert isinstance(error, errors.InputError)
+            assert str(error).startswith("texts[1]: ")
+            assert str(error).endswith("gone.png answered with status 404")
+
+
+@contextlib.contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[str]:
+    """A web server with these files; its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in files else 404)
+            self.end_headers()
+            self.wfile.write(files.get(self.path, b"not here"))
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
