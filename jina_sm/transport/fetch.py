@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jina_sm.errors import InputError
-from jina_sm.transport.http import pool
+from jina_sm.transport.http import close, pool
 from jina_sm.transport.session import line
 from jina_sm.values import Media
 
@@ -34,11 +34,11 @@ def fetched(media: Media, item: str) -> Media:
         try:
             content = answer.read(LIMIT_BYTES + 1)
         finally:
-            answer.release_conn()
+            answer.close()
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise InputError(f"{item}: {shown} cannot be fetched: {line(type(error).__name__)}") from None
     finally:
-        connections.clear()
+        close(connections)
     if answer.status != 200:
         raise InputError(f"{item}: {shown} answered with status {answer.status}")
     if len(content) > LIMIT_BYTES:

@@ -188,9 +188,7 @@ class HttpTransport:
 
     def close(self) -> None:
         if self._made is not None:
-            for pool in [self._made.pools[key] for key in self._made.pools.keys()]:  # noqa: SIM118  it is no dict
-                pool.close()  # clear() alone leaves that to the garbage collector
-            self._made.clear()
+            close(self._made)
 
     def _pool(self) -> urllib3.PoolManager:
         with self._lock:
@@ -210,6 +208,13 @@ def pool(url: str, connections: int = 1) -> urllib3.PoolManager:
         told = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(user)) if user else None
         return urllib3.ProxyManager(proxy.replace(f"{user}@", "", 1), proxy_headers=told, **more)
     return urllib3.PoolManager(**more)
+
+
+def close(connections: urllib3.PoolManager) -> None:
+    """Closes them all; clear() alone leaves that to the garbage collector."""
+    for each in [connections.pools[key] for key in connections.pools.keys()]:  # noqa: SIM118  it is no dict
+        each.close()
+    connections.clear()
 
 
 def said(body: bytes) -> tuple[str, str | None, str | None]:
