@@ -453,7 +453,9 @@ def _rows_in_order(answers: Sequence[Answer], count: int, shape: tuple[int, ...]
     if len(answers) == 1 and answers[0].items == tuple(range(count)) and answers[0].start == 0:
         rows: values.Vectors = answers[0].rows.values[:count]
         return rows if len(answers[0].rows) == count else rows.copy()
-    whole = np.full((count, *shape), np.nan, dtype=np.float32)
+    whole = np.empty((count, *shape), dtype=np.float32)
+    if sum(len(answer.items) for answer in answers) < count:
+        whole.fill(np.nan)
     for answer in answers:
         whole[list(answer.items)] = answer.rows.values[answer.start : answer.start + len(answer.items)]
     return whole
