@@ -34,7 +34,7 @@ _WORTH_TOKENS, _WORTH_ITEMS = 4096, 64  # what is worth a request of its own, if
 _ROUNDS = 2
 _SEEN_BEFORE_HEDGING = 5
 _SOONEST_HEDGE_S = 0.1
-_HOPELESS = 3  # items refused one by one, and none answered: it is not the items
+_HOPELESS = 64  # requests refused, and none answered: it is not the items. Refusals come sooner than answers.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,14 +204,16 @@ class Exchange(Generic[_Job]):
             if act is not None:
                 act(now)
         lane = self._lane(now)
-        if self._ready and self.lanes[lane].room:
+        if self._ready and self.lanes[lane].room(now):
             return self._sent(self._gathered(), lane, now)
         wakes = [self._timers[0][0]] if self._timers else []
-        if not self._ready and (straggler := self._straggler()):
+        if self._ready:
+            wakes += [at for each in self.lanes for at in (each.held_until, each.resting_until) if at > now]
+        elif straggler := self._straggler():
             send, at = straggler
             other = self._lane(now, beside=send.target)
             if at <= now and self._budget >= 1:
-                if self.lanes[other].room:
+                if self.lanes[other].room(now):
                     self._budget -= 1
                     return self._sent(send.pieces, other, now, hedge=True)
             elif at > now:
@@ -244,6 +246,7 @@ class Exchange(Generic[_Job]):
         rule = retry.rule(error)
         others = rule.elsewhere and len(self.lanes) > 1
         self._tell("failure", send, seconds=now - send.began, error=error)
+        lane.failed += rule.elsewhere and not rule.split
         if isinstance(error, ThrottledError):
             lane.throttled(send.began, now)
         if others:
@@ -252,7 +255,7 @@ class Exchange(Generic[_Job]):
             if (turn_to := self._lane(now)) != send.target:
                 self._tell("failover", send, error=error, target=turn_to)
         elif not rule.elsewhere:
-            lane.rests, lane.scout = 0, False  # it answers, whatever it says
+            lane.rests, lane.scout, lane.failed = 0, False, 0  # it answers, whatever it says
         for piece in send.pieces:
             piece.failures[type(error)] = piece.failures.get(type(error), 0) + 1
             if isinstance(error, EndpointNotFoundError):
@@ -422,22 +425,23 @@ class Exchange(Generic[_Job]):
     ) -> bool:
         """Sends them again, after a pause or elsewhere at once. False: they have been sent often enough."""
         failures = max(piece.failures[type(error)] for piece in pieces)
-        policy = self._policy
+        policy, lane, turn_to = self._policy, self.lanes[send.target], self._lane(now)
+        fresh = others and turn_to != send.target and self.lanes[turn_to].well(now)
         if (
             max(piece.attempts for piece in pieces) >= policy.attempts
             or any(self._spent(piece, now) for piece in pieces)
             or any(len(piece.missing_at) == len(self.lanes) for piece in pieces)
             or not (failures <= rule.repeats or (others and failures < len(self.lanes)))
-            or self._budget < 1
+            or (self._budget < 1 and not fresh)
         ):
             return False
-        self._budget -= 1
-        turn_to = self._lane(now)
-        fresh = others and turn_to != send.target and self.lanes[turn_to].well(now)
+        self._budget -= not fresh  # whoever is well may be asked, however long the other stays away
         pause = 0.0 if fresh else retry.wait_s(policy, error, failures, self._random())
         for piece in pieces:
             piece.call.retries += 1
         self._tell("retry", send, seconds=pause, error=error)
+        if pause and (lane.failing or error.retry_after_s):
+            lane.hold(pause, now)
         if pause:
             self._at(now + pause, lambda _: self._wait(*pieces))
         else:
@@ -447,7 +451,7 @@ class Exchange(Generic[_Job]):
     def _give_up(self, piece: Piece[_Job], error: JinaSMError, rule: retry.Rule, now: float) -> None:
         call = piece.call
         told_apart = len(piece.items) == 1 and not call.work.whole
-        hopeless = not call.answers and len(call.failures) + 1 >= _HOPELESS
+        hopeless = not call.answers and call.splits + len(call.failures) + 1 >= _HOPELESS
         if call.collect and told_apart and (rule.isolate or rule.split) and not hopeless:
             piece.settled = True
             call.failures[piece.items[0]] = error

@@ -5,7 +5,8 @@ What may be in flight is bounded by the instances behind it, halves on a throttl
 It begins at half. Where answers take long, it shrinks too: a slow GPU is kept busy by few, and more only wait
 towards the 60 s limit.
 A target that fails rests while there are others; afterwards one request goes ahead, and the rest follow if it comes
-back.
+back. Where there are none, what fails again and again is asked by one request at a time, with pauses: otherwise a long
+run would spend all its repeats on a short outage.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 SLOW_S = 10.0
 """A sixth of the time that an invocation may take: a stall or a misjudged length has room beside it."""
 _FEWEST = 2  # one on the GPU and one on its way
+_IN_A_ROW = 3  # failures and no answer between: it is the target, not the request
 
 
 @dataclass(eq=False)
@@ -35,6 +37,8 @@ class Lane:
     resting_until: float = float("-inf")
     rests: int = 0
     scout: bool = False
+    failed: int = 0
+    held_until: float = float("-inf")
 
     def __post_init__(self) -> None:
         self.window = float(self._begin)
@@ -47,18 +51,26 @@ class Lane:
     def _begin(self) -> int:
         return min(self.limit, max(_FEWEST, self.limit // 2))
 
-    @property
-    def room(self) -> int:
+    def room(self, now: float) -> int:
         """How many more requests may go there."""
-        return max(0, int(self.window) - self.in_flight)
+        most = 0 if self.held_until > now else 1 if self.failing else int(self.window)
+        return max(0, most - self.in_flight)
+
+    @property
+    def failing(self) -> bool:
+        return self.failed >= _IN_A_ROW
 
     def well(self, now: float) -> bool:
         """Neither resting nor being tried again."""
-        return self.resting_until <= now and not self.scout
+        return max(self.resting_until, self.held_until) <= now and not self.scout
+
+    def hold(self, seconds: float, now: float) -> None:
+        """Nothing may go there for so long, not even if there is nowhere else."""
+        self.held_until = max(self.held_until, now + seconds)
 
     def resize(self, instances: int) -> None:
         """So many instances answer there."""
-        self.window *= instances / self.instances
+        self.window = max(1.0, self.window * instances / self.instances)
         self.instances = instances
 
     def sent(self) -> None:
@@ -76,6 +88,7 @@ class Lane:
             self.known = True
             self.window = min(self.window, max(float(_FEWEST), self.window - 1))
         self.rests, self.scout, self.resting_until = 0, False, float("-inf")
+        self.failed = 0
 
     def throttled(self, began: float, now: float) -> None:
         """It was too much. Requests sent before the last cut say nothing new."""
@@ -87,5 +100,5 @@ class Lane:
         """It does not serve: pass it over, for longer each time in a row."""
         if self.resting_until <= now:  # those that fail together count once
             self.rests += 1
-            self.resting_until = now + min(seconds * 2.0 ** (self.rests - 1), longest_s)
+            self.resting_until = now + min(seconds * 2.0 ** min(self.rests - 1, 60), longest_s)
         self.scout = False

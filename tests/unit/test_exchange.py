@@ -172,8 +172,63 @@ def test_a_throttle_halves_what_is_in_flight_once_and_answers_bring_it_back() ->
     assert exchange.lanes[0].window == 2
     answer(exchange, sends[3], 2.0)
     for _ in range(60):
-        answer(exchange, sent(exchange, 3.0), 3.0)
+        answer(exchange, sent(exchange, 10.0), 10.0)
     assert exchange.lanes[0].window == 8
+
+
+def test_when_the_service_says_how_long_to_wait_that_is_said_to_all() -> None:
+    exchange = machine()
+    exchange.add("long run", work([[item] for item in range(9)]), 0.0)
+    exchange.failed(sent(exchange), errors.ThrottledError("slow down", retry_after_s=7.0), 0.0)
+    assert exchange.next(0.0) == Wake(7.0)
+    assert isinstance(exchange.next(7.0), Send)
+
+
+@pytest.mark.parametrize("kind", [errors.ThrottledError, errors.ModelUnavailableError])
+def test_a_short_outage_does_not_end_a_long_run(kind: type[errors.JinaSMError]) -> None:
+    exchange = machine(in_flight=12)
+    call = exchange.add("job", work([[item] for item in range(1000)]), 0.0)
+    now = 0.0
+    while not call.over:
+        match exchange.next(now):
+            case Send() as send if now < 3.0:
+                exchange.failed(send, kind("not now"), now)
+            case Send() as send:
+                answer(exchange, send, now)
+            case Wake(at):
+                now = at
+    assert call.error is None
+    assert call.requests < 1020
+    assert exchange.lanes[0].failed == 0
+
+
+def test_what_waits_goes_on_when_homes_rest_is_over_though_no_answer_comes() -> None:
+    exchange = machine(2, in_flight=2, policy=Policy(rest_s=30.0))
+    exchange.add("job", work([[0], [1], [2]]), 0.0)
+    exchange.failed(sent(exchange), errors.ModelUnavailableError("down"), 0.0)
+    assert [sent(exchange).target, sent(exchange).target] == [1, 1]  # and there they hang
+    assert exchange.next(0.0) == Wake(30.0)
+    assert sent(exchange, 30.0).target == 0
+
+
+def test_a_region_that_stays_away_for_months_is_still_passed_over() -> None:
+    exchange = machine(2, policy=Policy(rest_s=1.0))
+    for number in range(1100):
+        now = 20.0 * number
+        exchange.add("job", work([[0]]), now)
+        exchange.failed(sent(exchange, now), errors.ModelUnavailableError("down"), now)
+        answer(exchange, sent(exchange, now), now)
+    assert exchange.lanes[0].rests == 1100
+
+
+def test_fewer_instances_still_take_a_request() -> None:
+    exchange = machine(in_flight=1)
+    exchange.resize(0, 4)
+    for lane in exchange.lanes:
+        lane.throttled(0.0, 0.0)
+    exchange.resize(0, 1)
+    exchange.add("job", work([[0]]), 0.0)
+    assert isinstance(exchange.next(0.0), Send)
 
 
 def test_trying_ends_after_so_many_attempts_and_the_error_says_so() -> None:
@@ -261,13 +316,31 @@ def test_the_item_that_spoils_a_request_is_found_and_named(
 
 def test_if_everything_is_refused_it_is_not_the_items() -> None:
     exchange = machine()
-    call = exchange.add("job", work([range(64)]), 0.0, collect=True)
-    for _ in range(64):
+    call = exchange.add("job", work([range(480)]), 0.0, collect=True)
+    for _ in range(960):
         if not isinstance(step := exchange.next(0.0), Send):
             break
         exchange.failed(step, errors.BadRequestError("bad parameter"), 0.0)
     assert isinstance(call.error, errors.BadRequestError)
-    assert call.requests < 40
+    assert call.requests < 80
+
+
+@pytest.mark.parametrize("bad", [{0, 1, 2}, {97, 98, 99}, {50, 51, 52, 53}])
+def test_neighbours_that_are_refused_do_not_lose_the_others(bad: set[int]) -> None:
+    exchange = machine()
+    call = exchange.add("job", work([range(100)]), 0.0, collect=True)
+    under_way: list[Send[str]] = []
+    while not call.over:
+        match exchange.next(0.0):
+            case Send() as send if bad & set(items(send)):
+                exchange.failed(send, errors.BadRequestError("bad"), 0.0)  # at once; answers take their time
+            case Send() as send:
+                under_way.append(send)
+            case _:
+                answer(exchange, under_way.pop(0))
+    assert call.error is None
+    assert set(call.failures) == bad
+    assert len(values(call)) == 100 - len(bad)
 
 
 def test_what_must_stay_together_is_not_divided() -> None:
