@@ -29,6 +29,7 @@ Facts are attributes; the message says which, where, how often, and what now.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 
 class JinaSMError(Exception):
@@ -68,6 +69,10 @@ class JinaSMError(Exception):
         self.attempts: int | None = None
         self.index: int | None = None
         self.item: str | None = None
+
+    def __reduce__(self) -> Any:
+        """To copy or to pickle one, whatever its kind takes to be made."""
+        return Exception.__new__, (type(self), *self.args), self.__dict__
 
     def __str__(self) -> str:
         where = " in ".join(fact for fact in (self.target, self.region) if fact)

@@ -16,6 +16,7 @@ be tested without one: whoever drives it holds a lock around each method and tel
 
 from __future__ import annotations
 
+import copy
 import heapq
 import statistics
 from collections import deque
@@ -266,12 +267,15 @@ class Exchange(Generic[_Job]):
             return
         if rule.split and self._divided(open_ones, send, error):
             return
-        if self._repeated(open_ones, send, error, rule, others, now):
+        again = [piece for piece in open_ones if self._repeatable(piece, error, rule, others, now)]
+        if rule.isolate and len(again) < len(open_ones):
+            again = []  # one of them may be to blame for the others: they are told apart first
+        if again and not self._repeated(again, send, error, others, now):
+            again = []
+        rest = [piece for piece in open_ones if piece not in again]
+        if rest and rule.isolate and self._divided(rest, send, error):
             return
-        if rule.isolate and self._divided(open_ones, send, error):
-            return
-        error.attempts = max(piece.attempts for piece in open_ones)
-        for piece in open_ones:
+        for piece in rest:
             self._give_up(piece, error, rule, now)
 
     def abandon(self, call: Call[_Job], now: float) -> None:
@@ -414,27 +418,24 @@ class Exchange(Generic[_Job]):
     def _spent(self, piece: Piece[_Job], now: float) -> bool:
         return piece.first_sent is not None and now - piece.first_sent >= self._policy.seconds
 
+    def _repeatable(self, piece: Piece[_Job], error: JinaSMError, rule: retry.Rule, others: bool, now: float) -> bool:
+        failures = piece.failures[type(error)]
+        return (
+            piece.attempts < self._policy.attempts
+            and not self._spent(piece, now)
+            and len(piece.missing_at) < len(self.lanes)
+            and (failures <= rule.repeats or (others and failures < len(self.lanes)))
+        )
+
     def _repeated(
-        self,
-        pieces: Sequence[Piece[_Job]],
-        send: Send[_Job],
-        error: JinaSMError,
-        rule: retry.Rule,
-        others: bool,
-        now: float,
+        self, pieces: Sequence[Piece[_Job]], send: Send[_Job], error: JinaSMError, others: bool, now: float
     ) -> bool:
-        """Sends them again, after a pause or elsewhere at once. False: they have been sent often enough."""
-        failures = max(piece.failures[type(error)] for piece in pieces)
+        """Sends them again, after a pause or elsewhere at once. False: that would be more than all may together."""
         policy, lane, turn_to = self._policy, self.lanes[send.target], self._lane(now)
         fresh = others and turn_to != send.target and self.lanes[turn_to].well(now)
-        if (
-            max(piece.attempts for piece in pieces) >= policy.attempts
-            or any(self._spent(piece, now) for piece in pieces)
-            or any(len(piece.missing_at) == len(self.lanes) for piece in pieces)
-            or not (failures <= rule.repeats or (others and failures < len(self.lanes)))
-            or (self._budget < 1 and not fresh)
-        ):
+        if self._budget < 1 and not fresh:
             return False
+        failures = max(piece.failures[type(error)] for piece in pieces)
         self._budget -= not fresh  # whoever is well may be asked, however long the other stays away
         pause = 0.0 if fresh else retry.wait_s(policy, error, failures, self._random())
         for piece in pieces:
@@ -450,6 +451,8 @@ class Exchange(Generic[_Job]):
 
     def _give_up(self, piece: Piece[_Job], error: JinaSMError, rule: retry.Rule, now: float) -> None:
         call = piece.call
+        cause, error = error.__cause__, copy.copy(error)  # each caller's own: whoever raises it leaves marks on it
+        error.__cause__, error.attempts = cause, piece.attempts
         told_apart = len(piece.items) == 1 and not call.work.whole
         hopeless = not call.answers and call.splits + len(call.failures) + 1 >= _HOPELESS
         if call.collect and told_apart and (rule.isolate or rule.split) and not hopeless:

@@ -144,6 +144,41 @@ def test_one_callers_bad_text_fails_nobody_else() -> None:
     assert [type(call.error) for call in calls] == [type(None), errors.BadRequestError, type(None), type(None)]
 
 
+def sharing(exchange: Exchange[str], count: int) -> tuple[list[Call[str]], Send[str]]:
+    """So many calls under way in one request."""
+    calls = [exchange.add(f"call {number}", work([[0]], key="k"), 0.0) for number in range(count)]
+    send = sent(exchange)
+    assert [piece.call for piece in send.pieces] == calls
+    return calls, send
+
+
+def test_each_caller_is_given_an_error_of_its_own() -> None:
+    exchange = machine()
+    calls, send = sharing(exchange, 2)
+    cause = OSError("socket")
+    error = errors.AuthError("no", cure="Sign in.", region="r")
+    error.__cause__ = cause
+    exchange.failed(send, error, 0.0)
+    first, second = (error_of(call) for call in calls)
+    assert first is not second
+    assert {str(first), str(second)} == {str(error)}
+    assert (first.__cause__, type(first), first.region) == (cause, errors.AuthError, "r")
+
+
+def test_who_shares_a_request_with_one_that_was_tried_often_is_tried_again() -> None:
+    exchange = machine(policy=Policy(attempts=2))
+    old = exchange.add("old", work([[0]], key="k"), 0.0)
+    exchange.failed(sent(exchange), errors.ModelUnavailableError("no"), 0.0)
+    new = exchange.add("new", work([[0]], key="k"), 1.0)
+    together = sent(exchange, 1.0)
+    assert len(together.pieces) == 2
+    exchange.failed(together, errors.ModelUnavailableError("no"), 1.0)
+    assert (old.over, new.over) == (True, False)
+    assert error_of(old).attempts == 2
+    answer(exchange, sent(exchange, 9.0), 9.0)
+    assert (new.over, new.error) == (True, None)
+
+
 def test_what_is_unavailable_is_tried_again_later() -> None:
     exchange = machine()
     call = exchange.add("job", work([[0]]), 0.0)

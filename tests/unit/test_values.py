@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jina_sm import values
+from jina_sm import errors, values
 from jina_sm.errors import InputError
 from jina_sm.values import Media, MultiVector, Usage, Vectors
 
@@ -144,3 +146,17 @@ def test_normalized_rows_have_length_one_and_zeros_stay(given_rows: Vectors) -> 
     lengths = np.linalg.norm(unit.astype(np.float64), axis=-1)
     np.testing.assert_allclose(lengths, given_rows.any(axis=-1), atol=1e-6)
     np.testing.assert_array_equal(np.sign(unit) * (unit != 0), np.sign(given_rows) * (unit != 0))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.MissingExtraError("Reading", "tokenizer"),
+        errors.PartialError("half", done=("a",), failed={"b": errors.QuotaError("no", region="r")}),
+        errors.ThrottledError("no", retry_after_s=2.0),
+    ],
+)
+def test_an_error_can_be_copied_and_sent_to_another_process(error: errors.JinaSMError) -> None:
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (type(twin), str(twin), twin.args) == (type(error), str(error), error.args)
+        assert twin.__dict__.keys() == error.__dict__.keys()
