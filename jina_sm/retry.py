@@ -53,8 +53,9 @@ class Policy:
     passed over while others are there, doubling up to ten times that while it goes on failing.
 
     ``budget``: all calls of a client share so many repeats; five answers earn one back. With everything failing,
-    retries then end instead of adding to the load. Turning to a target that is well costs none. ``hedge_after``: with nothing else to send, a request that has
-    taken so many times as long as usual is sent once more, and the first answer counts; 0: never.
+    retries then end instead of adding to the load. Turning to a target that is well costs none. ``hedge_after``: with
+    nothing else to send, a request that has taken so many times as long as usual is sent once more, and the first
+    answer counts; 0: never.
     """
 
     attempts: int = 6
