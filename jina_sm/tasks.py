@@ -42,7 +42,8 @@ class Tasks:
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
         self._closed = False
-        self._last: asyncio.Future[None] | None = None
+        self._finished = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(
         self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
@@ -50,7 +51,10 @@ class Tasks:
         """Hands a call to the machine and waits until it is over. Cancelled, it sends nothing more."""
         if self._closed:
             raise InputError("the client is closed")
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = self._loop or asyncio.get_running_loop()
+        if self._loop is not asyncio.get_running_loop():
+            raise InputError("the client is used on another event loop", cure="Make one on each, in `async with`.")
+        over: asyncio.Future[None] = self._loop.create_future()
         now = self._clock.now()
         deadline = None if timeout_s is None else now + timeout_s
         call = self._exchange.add(Ticket(job, over, keep), job.work, now, deadline=deadline, collect=collect)
@@ -71,8 +75,7 @@ class Tasks:
         """Calls under way are finished first."""
         self._closed = True
         if self._exchange.calls:
-            self._last = asyncio.get_running_loop().create_future()
-            await self._last
+            await self._finished.wait()
         under_way = [*self._sending.values(), *self._others]
         for task in under_way:
             task.cancel()
@@ -108,8 +111,8 @@ class Tasks:
         for send, task in self._sending.items():
             if all(piece.settled or piece.call.over for piece in send.pieces):
                 task.cancel()  # nobody waits for it any more
-        if self._last and not self._exchange.calls and not self._last.done():
-            self._last.set_result(None)
+        if self._closed and not self._exchange.calls:
+            self._finished.set()
         tell(self._on_event, self._exchange.events())
 
     async def _send(self, send: Send[Ticket]) -> None:

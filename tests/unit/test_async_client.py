@@ -182,3 +182,29 @@ def test_closing_lets_calls_under_way_finish_also_those_that_are_tried_again() -
             await asking.embed(["a"])
 
     run(work())
+
+
+def test_two_may_close_it_at_once() -> None:
+    async def main() -> None:
+        up = FakeTransport()
+        up.go_on.clear()
+        asking = client(up)
+        call = asyncio.create_task(asking.embed(["a"], dimensions=32))
+        await asyncio.sleep(0.001)
+        closing = [asyncio.create_task(asking.close()) for _ in range(2)]
+        await asyncio.sleep(0)
+        up.go_on.set()
+        await asyncio.gather(call, *closing)
+        assert up.closed
+
+    run(main())
+
+
+def test_another_loop_is_told_to_make_its_own() -> None:
+    async def once() -> None:
+        await asking.embed(["a"], dimensions=32)
+
+    asking = client(FakeTransport())
+    run(once())
+    with pytest.raises(errors.InputError, match="another event loop"):
+        run(once())
