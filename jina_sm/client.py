@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from numbers import Integral, Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
@@ -96,10 +97,10 @@ class _Opening(Generic[_Transport]):
     ) -> None:
         known = catalog.load(catalog_file)
         self.model = model if isinstance(model, catalog.Model) else known.model(model)
-        if in_flight < 1 or (instances is not None and instances < 1):
-            raise InputError(f"in_flight and instances are 1 or more, not {in_flight!r} and {instances!r}")
-        if timeout_s is not None and timeout_s <= 0:
-            raise InputError(f"timeout_s is more than 0, not {timeout_s!r}")
+        for number in (in_flight, 1 if instances is None else instances):
+            if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+                raise InputError(f"in_flight and instances are 1 or more, not {in_flight!r} and {instances!r}")
+        _check_timeout(timeout_s)
         if transports is None:
             endpoint, homes = catalog.endpoint_name(self.model, name), regions_of(regions, session)
             for region in homes:
@@ -370,8 +371,10 @@ class Client(_Opening[Transport]):
 
     def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
+        _check_timeout(timeout_s)
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         collect = on_error == "collect"
-        call = self._driver.run(job, timeout_s=timeout_s or self._timeout_s, collect=collect, keep=_kept.get())
+        call = self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
         return result
 
@@ -496,8 +499,10 @@ class AsyncClient(_Opening[AsyncTransport]):
 
     async def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
+        _check_timeout(timeout_s)
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         collect = on_error == "collect"
-        call = await self._driver.run(job, timeout_s=timeout_s or self._timeout_s, collect=collect, keep=_kept.get())
+        call = await self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
         return result
 
@@ -528,6 +533,13 @@ def _key(model: str | catalog.Model) -> str:
 def _check_on_error(on_error: str) -> None:
     if on_error not in ("raise", "collect"):
         raise InputError(f"on_error is 'raise' or 'collect', not {on_error!r}")
+
+
+def _check_timeout(timeout_s: Any) -> None:
+    if timeout_s is None:
+        return
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not float(timeout_s) > 0:
+        raise InputError(f"timeout_s is more than 0, not {timeout_s!r}", cure="None: for as long as it takes.")
 
 
 def regions_of(given: Sequence[str] | None, session: Any, environ: Mapping[str, str] = os.environ) -> list[str]:

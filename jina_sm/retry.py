@@ -66,7 +66,8 @@ class Policy:
     hedge_after: float = 2.5
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or min(self.seconds, self.longest_s, self.rest_s, self.budget, self.hedge_after) < 0:
+        rest = (self.seconds, self.longest_s, self.rest_s, self.budget, self.hedge_after)
+        if not (self.attempts >= 1 and all(each >= 0 for each in rest)):  # so put, NaN is refused too
             raise errors.InputError(f"{self!r}: attempts is 1 or more, and nothing is negative")
 
 
