@@ -421,7 +421,10 @@ def result(call: Any) -> Any:
     if call.error is not None:
         if call.error.index is not None:
             call.error.item = f"{job.named}[{call.error.index}]"
-        raise call.error
+        try:
+            raise call.error
+        finally:
+            call.error = None  # else an error that is kept for a while keeps the call, which keeps the error
     usage = Usage(sum(answer.tokens for answer in call.answers), call.requests)
     return job.done(call.answers, dict(sorted(call.failures.items())), usage, timings(call))
 

@@ -76,7 +76,9 @@ def broken(error: BaseException, target: Target) -> JinaSMError:
 
 
 def noted(send: Send[Ticket], came: Came) -> None:
-    for ticket in {id(piece.call): piece.call.job for piece in send.pieces}.values():
+    """Beside what it answers, which is nothing if another copy came before."""
+    waiting = [piece.call for piece in send.pieces if not piece.settled and not piece.call.over]
+    for ticket in {id(call): call.job for call in waiting}.values():
         ticket.decode_s += came.reply.decode_s
         if ticket.keep is not None:
             ticket.keep.append(came.response)

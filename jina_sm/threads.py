@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +18,8 @@ from jina_sm.exchange import Call, Event, Exchange, Send, Wake
 from jina_sm.tokens import Lengths
 from jina_sm.transport import Response, Transport
 
+_log = logging.getLogger(__name__)
+_LONGEST_WAIT_S = 3600.0  # threading refuses to wait for centuries
 _IDLE_S = 10.0  # after which a thread that nobody needs ends
 
 
@@ -28,14 +32,21 @@ class _Crew:
     def __init__(self) -> None:
         self._acts: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._idle = 0
+        self._threads = 0
+        self._idle = 0  # less the acts that wait for a thread, where no more can be made
 
     def submit(self, act: Callable[[], None]) -> None:
+        """Raises RuntimeError if there is no thread, and none can be made."""
         with self._lock:
-            if self._idle:
-                self._idle -= 1
-            else:
-                threading.Thread(target=self._serve, name="jina_sm", daemon=True).start()
+            if self._idle <= 0:
+                try:
+                    threading.Thread(target=self._serve, name="jina_sm", daemon=True).start()
+                    self._threads += 1
+                    self._idle += 1
+                except RuntimeError:
+                    if not self._threads:
+                        raise
+            self._idle -= 1
             self._acts.put(act)
 
     def _serve(self) -> None:
@@ -44,11 +55,15 @@ class _Crew:
                 act = self._acts.get(timeout=_IDLE_S)
             except queue.Empty:
                 with self._lock:
-                    if self._idle:  # else somebody has just counted on this thread
+                    if self._idle > 0:  # else somebody has just counted on this thread
                         self._idle -= 1
+                        self._threads -= 1
                         return
                 continue
-            act()
+            try:
+                act()
+            except BaseException:  # others count on this thread
+                _log.exception("unexpected")
             del act
             with self._lock:
                 self._idle += 1
@@ -78,6 +93,7 @@ class Threads:
         self._due: float | None = None
         self._timing = False
         self._closed = False
+        self._process: int | None = None
 
     @property
     def home(self) -> Transport:
@@ -88,8 +104,11 @@ class Threads:
         self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
     ) -> Call[Ticket]:
         """Hands a call to the machine and waits until it is over."""
+        if self._forked:
+            raise InputError("the client was used before this process was forked", cure="Make one in each process.")
         ticket = Ticket(job, threading.Event(), keep)
         with self._changed:
+            self._process = os.getpid()
             if self._closed:
                 raise InputError("the client is closed")
             now = self._clock.now()
@@ -104,18 +123,27 @@ class Threads:
         except BaseException:
             with self._changed:
                 self._exchange.abandon(call, self._clock.now())
+                events = self._drained()
                 self._changed.notify_all()
+            tell(self._on_event, events)
             raise
         return call
 
     def close(self) -> None:
         """Calls under way are finished first; a request that nobody waits for any more is not waited for."""
+        if self._forked:
+            return  # the calls and the connections are the other process's
         with self._changed:
             self._closed = True
             while self._exchange.calls:
                 self._changed.wait()
         for transport in self._transports:
             transport.close()
+
+    @property
+    def _forked(self) -> bool:
+        """A fork has neither our threads nor connections of its own: two would read each other's answers."""
+        return self._process not in (None, os.getpid())
 
     def _work(self) -> None:
         """Sends whatever may be sent, one after another, and calls another thread for what may go beside it."""
@@ -143,6 +171,7 @@ class Threads:
             tell(self._on_event, events)
             if isinstance(came, Came):
                 learnt(self._lengths, step, came.reply.tokens)
+            del came  # an error would keep this frame, and with it what was asked
 
     def _drained(self) -> list[Event]:
         for call in self._exchange.ended():
@@ -173,13 +202,13 @@ class Threads:
             self._changed.notify_all()
         else:
             self._timing = True
-            threading.Thread(target=self._keep_time, name="jina_sm timer", daemon=True).start()
+            self._crew.submit(self._keep_time)
 
     def _keep_time(self) -> None:
         with self._changed:
             while self._due is not None:
                 if (left := self._due - self._clock.now()) > 0:
-                    self._clock.wait(self._changed, left)
+                    self._clock.wait(self._changed, min(left, _LONGEST_WAIT_S))
                     continue
                 self._due = None
                 self._crew.submit(self._work)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,7 +99,7 @@ class FakeTime:
 
 def client(*transports: Any, model: str = V3, **settings: Any) -> Client:
     settings.setdefault("retry", Policy(hedge_after=0))  # that clock jumps, so everything would be a straggler
-    return Client(model, transports=transports, clock=FakeTime().clock, **settings)
+    return Client(model, transports=transports, clock=settings.pop("clock_of", None) or FakeTime().clock, **settings)
 
 
 def test_one_vector_a_text_in_the_order_given() -> None:
@@ -353,7 +356,18 @@ def test_closing_lets_calls_under_way_finish() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"in_flight": 0}, {"transports": []}, {"retry": {"attempts": 0}}, {"limits": {"items": 0}}]
+    "settings",
+    [
+        {"in_flight": 0},
+        {"in_flight": float("nan")},
+        {"in_flight": 2.5},
+        {"in_flight": True},
+        {"in_flight": "6"},
+        {"transports": []},
+        {"retry": {"attempts": 0}},
+        {"retry": {"longest_s": float("nan")}},
+        {"limits": {"items": 0}},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(errors.InputError):
@@ -479,6 +493,96 @@ def test_a_call_ends_when_its_time_is_up() -> None:
         up.go_on.set()
     with pytest.raises(errors.InputError, match="timeout_s is more than 0"):
         client(FakeTransport(), timeout_s=0)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "5"])
+def test_a_time_that_is_none_is_refused(seconds: Any) -> None:
+    with client(up := FakeTransport()) as asking, pytest.raises(errors.InputError, match="timeout_s is more than 0"):
+        asking.embed(["a"], timeout_s=seconds)
+    assert not up.asked
+
+
+@pytest.mark.parametrize("seconds", [1e12, float("inf"), np.float32(5)])
+def test_a_time_may_be_as_long_as_one_likes(seconds: Any) -> None:
+    flaky = FakeTransport(*[errors.ModelUnavailableError("loading")] * 3)
+    with client(flaky, clock_of=Clock(random=lambda: 0.001)) as asking:  # the real one, which cannot wait for ever
+        assert len(asking.embed(["a"], timeout_s=seconds)) == 1
+
+
+def test_who_cannot_have_a_thread_more_makes_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, most = threading.Thread.start, threading.active_count() + 1
+
+    def limited(thread: threading.Thread) -> None:
+        if threading.active_count() >= most:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with client(FakeTransport(errors.ModelUnavailableError("loading")), limits=Limits(items=1)) as asking:
+        assert len(asking.embed(list("abcdefgh"), dimensions=32)) == 8
+        assert asking._driver._crew._threads == 1
+
+
+def test_a_thread_that_cannot_be_had_is_an_error_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with client(FakeTransport()) as asking:
+        monkeypatch.setattr(threading.Thread, "start", never)
+        with pytest.raises(RuntimeError, match="can't start"):
+            asking.embed(["a"])
+        monkeypatch.undo()
+        assert len(asking.embed(["a"])) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_client_from_before_a_fork_says_so() -> None:
+    used, unused = client(FakeTransport()), client(FakeTransport())
+    used.embed(["a"])
+    if not (child := os.fork()):
+        said = 1
+        signal.alarm(20)  # a child that hangs is not left behind
+        try:
+            unused.embed(["a"])
+            with pytest.raises(errors.InputError, match="forked"):
+                used.embed(["a"])
+            used.close()
+            said = 0
+        finally:
+            os._exit(said)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(used.embed(["a"])) == 1
+
+
+def test_an_error_does_not_keep_what_was_asked() -> None:
+    class Refusing(FakeTransport):
+        def send(self, request: Request) -> Response:
+            raise errors.AuthError("no")
+
+    gc.disable()
+    try:
+        with client(Refusing()) as asking:
+            texts = [Text("a")]
+            kept = weakref.ref(texts[0])
+            with pytest.raises(errors.AuthError) as caught:
+                asking.embed(texts)
+            del texts, caught
+            wait_for(lambda: kept() is None)
+    finally:
+        gc.enable()
+
+
+class Text(str):
+    """One that can be watched."""
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    for _ in range(5000):
+        if true():
+            return
+        threading.Event().wait(0.001)
+    raise AssertionError("it did not become true")
 
 
 def test_what_happens_is_told_and_a_hook_that_fails_upsets_nobody() -> None:
