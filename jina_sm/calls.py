@@ -138,7 +138,10 @@ class Asking:
         def done(
             answers: Sequence[Answer], failures: Mapping[int, JinaSMError], usage: Usage, timings: Timings
         ) -> Embeddings:
-            vectors = _rows_in_order(answers, len(given), (width,) if width else None)
+            if answers and _paged(given):
+                vectors = answers[0].rows.values
+            else:
+                vectors = _rows_in_order(answers, len(given), (width,) if width else None)
             if normalize and not self.model.normalized:
                 vectors = values.normalized(vectors)
             return Embeddings(vectors, usage, self.model.key, timings=timings, errors=failures)
@@ -222,6 +225,9 @@ class Asking:
             answers: Sequence[Answer], failures: Mapping[int, JinaSMError], usage: Usage, timings: Timings
         ) -> MultiVector:
             width = next((int(each.rows.values[each.start].shape[1]) for each in answers), 1)
+            if answers and _paged(given):
+                pages = tuple(answers[0].rows.values)
+                return MultiVector(pages, usage, self.model.key, timings=timings, errors=failures)
             found: list[values.Vectors] = [np.full((1, width), np.nan, dtype=np.float32)] * len(given)
             for answer in answers:
                 for place, item in enumerate(answer.items, answer.start):
@@ -299,10 +305,15 @@ class Asking:
         check: Callable[[Any], None],
         done: _Done[_Result],
     ) -> Job[_Result]:
-        def ask(some: tuple[Item, ...]) -> EmbedRequest | RerankRequest:
-            return replace(asked, items=some) if isinstance(asked, EmbedRequest) else replace(asked, documents=some)
-
-        return Job(model=self.model, named=named, items=given, work=work, ask=ask, check=check, done=done)
+        return Job(
+            model=self.model,
+            named=named,
+            items=given,
+            work=work,
+            ask=lambda some: _with(asked, some),
+            check=check,
+            done=done,
+        )
 
     def _needs(self, call: str, *kinds: str) -> None:
         if self.model.kind not in kinds:
@@ -358,6 +369,7 @@ class Asking:
         bare = len(speech.encode_request(asked))  # and whatever cannot be told this model is refused here
         for other in self.wires[1:]:
             wire.dialect(self.model, wire=other).encode_request(asked)
+        self._check_media(given, name, asked)
         beside = int(self.lengths.of([query])[0]) if query else 0
         weights = self._lengths(given)
         sent = np.fromiter((_weight(item) for item in given), dtype=np.int64, count=len(given))
@@ -372,7 +384,7 @@ class Asking:
             sizes=sizes,
             overhead=overhead,
             batches=packing.batches(sizes, self.limits, overhead) if batches is None else batches,
-            key=asked if self.coalesce and batches is None and not whole else None,
+            key=asked if self.coalesce and batches is None and not whole and not _paged(given) else None,
             whole=whole or batches is not None,
         )
 
@@ -387,6 +399,19 @@ class Asking:
         texts = self.lengths.of([item if isinstance(item, str) else "" for item in given])
         media = np.fromiter((isinstance(item, Media) for item in given), dtype=bool, count=len(given))
         return np.where(media, min(_MEDIA_TOKENS, self.model.max_tokens), texts)
+
+    def _check_media(self, given: tuple[Item, ...], name: str, asked: Any) -> None:
+        """Refuses what the model has no word for here, where nobody else's request is spoilt by it."""
+        kinds = {item.kind: index for index, item in reversed(list(enumerate(given))) if isinstance(item, Media)}
+        for kind, index in kinds.items():
+            beside = () if len(given) == 1 else ("a text",)
+            for speaks in self.wires:
+                try:
+                    speech = wire.dialect(self.model, wire=speaks)
+                    speech.encode_request(_with(asked, (Media(kind, b"."), *beside)))
+                except InputError as error:
+                    error.index, error.item = index, f"{name}[{index}]"
+                    raise
 
     def _check(
         self,
@@ -441,6 +466,15 @@ def timings(call: Any) -> Timings:
         splits=call.splits,
         hedges=call.hedges,
     )
+
+
+def _with(asked: EmbedRequest | RerankRequest, some: tuple[Item, ...]) -> EmbedRequest | RerankRequest:
+    return replace(asked, items=some) if isinstance(asked, EmbedRequest) else replace(asked, documents=some)
+
+
+def _paged(given: Sequence[Item]) -> bool:
+    """Whether a row comes for each page of the one item."""
+    return len(given) == 1 and isinstance(given[0], Media) and given[0].kind == "pdf"
 
 
 def _weight(item: Item) -> int:

@@ -250,7 +250,7 @@ class Client(_Opening[Transport]):
         length, also of a model that gives others (v1, v2, CLIP), so that a dot product is the cosine; False: as the
         model gives them. ``late_chunking``: the texts are the chunks of one document and are embedded together.
         ``truncate``: a text that is too long is cut by the model, not refused. Where the model takes them, images and
-        other media may stand among the texts (``jina_sm.image(...)``).
+        other media may stand among the texts (``jina_sm.image(...)``); a PDF is asked alone and has a row a page.
 
         ``on_error="collect"``: an item that the model refuses is set down in ``.errors`` and the rest is embedded;
         "raise": its error is raised, with its ``index``. ``timeout_s``: a DeadlineExceededError after so long.

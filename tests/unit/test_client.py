@@ -20,7 +20,7 @@ from jina_sm.client import raw_responses
 from jina_sm.clock import Clock
 from jina_sm.exchange import Event
 from jina_sm.transport import Request, Response
-from jina_sm.values import EmbedRequest, RerankRequest, Rows
+from jina_sm.values import EmbedRequest, Media, RerankRequest, Rows
 
 V3 = "jina-embeddings-v3"
 RERANKER = "jina-reranker-v2-base-multilingual"
@@ -466,6 +466,29 @@ def test_ones_poison_is_not_anothers() -> None:
     with client(up := Squeamish(), in_flight=1) as asking:
         got = asked_together(asking, up, ["a", "b", "poison", "c"])
     assert {name for name, found in got.items() if isinstance(found, errors.JinaSMError)} == {"poison"}
+
+
+def test_what_a_model_has_no_word_for_is_refused_before_it_can_spoil_anothers_request() -> None:
+    with client(up := FakeTransport()) as asking:
+        with pytest.raises(errors.InputError, match=r"^texts\[1\]: the model takes no image") as caught:
+            asking.embed(["a", Media("image", b"."), "b", Media("image", b".")])
+        assert caught.value.index == 1
+    assert not up.asked
+
+
+def test_a_pdf_is_asked_alone_and_has_a_row_a_page() -> None:
+    v4 = wire.dialect(KNOWN.model("jina-embeddings-v4"))
+
+    class Pages(Fake):
+        def send(self, request: Request) -> Response:
+            pages = np.eye(3, 128, dtype=np.float32)
+            return Response(v4.encode_response(v4.decode_request(request.body), Rows(pages, 9)))
+
+    with client(Pages(), model="jina-embeddings-v4") as asking:
+        found = asking.embed([Media("pdf", b"%PDF")], dimensions=128)
+        with pytest.raises(errors.InputError, match="a PDF is sent alone"):
+            asking.embed(["a", Media("pdf", b"%PDF")])
+    np.testing.assert_array_equal(found.vectors, np.eye(3, 128))
 
 
 def test_a_bad_item_is_named_or_collected() -> None:
