@@ -35,6 +35,7 @@ _WORTH_TOKENS, _WORTH_ITEMS = 4096, 64  # what is worth a request of its own, if
 _ROUNDS = 2
 _SEEN_BEFORE_HEDGING = 5
 _SOONEST_HEDGE_S = 0.1
+_LEFT_OUT = 64  # who do not fit into a request before it is sent as it is: with thousands waiting, looking takes long
 _HOPELESS = 64  # requests refused, and none answered: it is not the items. Refusals come sooner than answers.
 
 
@@ -174,6 +175,7 @@ class Exchange(Generic[_Job]):
         self._sends: dict[Send[_Job], None] = {}
         self._calls = 0
         self._timers: list[tuple[float, int, _Timer]] = []
+        self._many_timers = 64
         self._number = count(1)
         self._budget = float(policy.budget)
         self._took: dict[int, deque[float]] = {}  # seconds of recent answers, by the power of two of their tokens
@@ -323,8 +325,8 @@ class Exchange(Generic[_Job]):
         if call.work.key is None or call.waiting:
             return (piece,)
         together, total, items = [piece], call.work.overhead + piece.size, len(piece.items)
-        longest = piece.size.tokens
-        for other in list(self._by_key.get(call.work.key, ())):
+        longest, left_out = piece.size.tokens, 0
+        for other in self._by_key.get(call.work.key, ()):
             if other is call or len(other.waiting) != 1 or other.waiting[0].group != piece.group:
                 continue
             theirs = other.waiting[0]
@@ -332,13 +334,17 @@ class Exchange(Generic[_Job]):
             # A server may pad all to the longest, and whoever is short should not pay for that.
             padded = max(longest, theirs.size.tokens) * (len(together) + 1)
             if not self._limits.hold(sum_, number) or padded > self._limits.tokens:
+                left_out += 1
+                if left_out == _LEFT_OUT:
+                    break
                 continue
-            other.waiting.popleft()
-            self._requeue(other)
             together.append(theirs)
             total, items, longest = sum_, number, max(longest, theirs.size.tokens)
             if items >= self._limits.items:
                 break
+        for each in together[1:]:
+            each.call.waiting.popleft()
+            self._requeue(each.call)
         return tuple(together)
 
     def _sent(self, pieces: tuple[Piece[_Job], ...], target: int, now: float, *, hedge: bool = False) -> Send[_Job]:
@@ -524,6 +530,10 @@ class Exchange(Generic[_Job]):
         return lane
 
     def _at(self, at: float, act: Callable[[float], Any]) -> _Timer:
+        if len(self._timers) >= self._many_timers:  # most are of calls that ended long before their time was up
+            self._timers = [each for each in self._timers if each[2].act is not None]
+            heapq.heapify(self._timers)
+            self._many_timers = 2 * len(self._timers) + 64
         timer = _Timer(act)
         heapq.heappush(self._timers, (at, next(self._number), timer))
         return timer

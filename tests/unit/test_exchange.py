@@ -478,6 +478,33 @@ def test_a_call_ends_when_its_time_is_up_whatever_is_under_way() -> None:
     assert call.answers == []
 
 
+def test_calls_that_are_over_leave_nothing_behind_however_long_they_had() -> None:
+    exchange = machine()
+    for _ in range(1000):
+        exchange.add("job", work([[0]]), 0.0, deadline=3600.0)
+        answer(exchange, sent(exchange))
+        exchange.ended()
+    assert sum(each[0] == 3600.0 for each in exchange._timers) < 130
+
+
+def test_with_thousands_waiting_who_shares_is_soon_decided() -> None:
+    looks = 0
+
+    class Counting(Limits):
+        def hold(self, total: Size, count: int) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().hold(total, count)
+
+    exchange = machine(in_flight=1, limits=Counting(tokens=100))
+    calls = [exchange.add("job", work([[0]], key="k", tokens=40), 0.0) for _ in range(2000)]
+    while isinstance(send := exchange.next(0.0), Send):
+        assert len(send.pieces) <= 2
+        answer(exchange, send)
+    assert all(call.error is None and call.over for call in calls)
+    assert looks < 2000 * 70
+
+
 def steady(exchange: Exchange[str]) -> None:
     """Ten answers of one second each, so that the machine knows what is usual."""
     for _ in range(10):
