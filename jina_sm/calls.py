@@ -183,7 +183,9 @@ class Asking:
                 cure=f"Take {room:,} or fewer" + ("." if self.lengths.exact else ", or give the tokenizer."),
             )
         chunks = chunking.chunk(text, max_tokens=max_tokens, overlap=overlap, by=by, lengths=self.lengths.frozen())
-        batches = chunking.windows(chunks, max_tokens=room) if late_chunking else None
+        asked = self._embed_request(task, dimensions, normalize, late_chunking, False)
+        rows = max(1, self.limits.response_bytes // self._row_bytes(asked, dimensions or self.model.dimensions or 0))
+        batches = chunking.windows(chunks, max_tokens=room, max_chunks=rows) if late_chunking else None
         job = self.embed(
             [chunk.text for chunk in chunks],
             task=task,

@@ -262,11 +262,11 @@ class _Filling:
         return near
 
 
-def windows(chunks: Sequence[Chunk], *, max_tokens: int = 8192) -> tuple[range, ...]:
+def windows(chunks: Sequence[Chunk], *, max_tokens: int = 8192, max_chunks: int | None = None) -> tuple[range, ...]:
     """Runs of chunks, each at most ``max_tokens`` long together, as few and as even as can be: for late chunking.
 
-    Lengths are added up with their special tokens, so a little is left free. Raises InputError, naming the chunk,
-    where one alone is too long.
+    ``max_chunks``: what the answer to one request holds. Lengths are added up with their special tokens, so a little
+    is left free. Raises InputError, naming the chunk, where one alone is too long.
     """
     for index, each in enumerate(chunks):
         if each.tokens > max_tokens:
@@ -278,7 +278,10 @@ def windows(chunks: Sequence[Chunk], *, max_tokens: int = 8192) -> tuple[range, 
     count = len(chunks)
     # How many windows the chunks from here on need, from the last to the first.
     needed = [0] * (count + 1)
-    farthest = [int(np.searchsorted(ends, ends[i] + max_tokens, "right")) - 1 for i in range(count)]
+    farthest = [
+        min(int(np.searchsorted(ends, ends[i] + max_tokens, "right")) - 1, i + (max_chunks or count))
+        for i in range(count)
+    ]
     for index in range(count - 1, -1, -1):
         needed[index] = 1 + needed[farthest[index]]
     runs: list[range] = []

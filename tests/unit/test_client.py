@@ -672,6 +672,13 @@ def test_what_is_too_long_may_be_cut_by_the_model() -> None:
     assert asked[0].truncate
 
 
+def test_a_window_of_a_document_has_no_more_passages_than_an_answer_may_hold() -> None:
+    with client(up := FakeTransport(), limits=Limits(response_bytes=100_000)) as asking:
+        found = asking.embed_document("Bees make honey. " * 60, max_tokens=12, late_chunking=True)
+    assert len(found) == sum(len(asked.items) for asked in up.asked) > 10
+    assert max(len(asked.items) for asked in up.asked) * 13_000 < 100_000
+
+
 def test_a_document_comes_as_passages_that_know_their_places() -> None:
     text = "Bees make honey. They live in hives. " * 400
     with client(up := FakeTransport()) as asking:
