@@ -62,6 +62,17 @@ def _nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Aws = Callable[..., Any]
+_open_clients: list[Any] = []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _closed_at_the_end() -> Iterator[None]:
+    """A client that is garbage before it is closed leaves its sockets to chance."""
+    yield
+    for client in _open_clients:
+        client.close()
+
+
 SLOW_S = 100_000.0
 
 
@@ -113,6 +124,7 @@ class Served:
         if options or named not in self.clients:
             session = boto3.session.Session(key, "local", region_name=region)
             client = session.client(service, endpoint_url=self.url, **{"config": once, **options})
+            _open_clients.append(client)
             if options:
                 return client
             self.clients[named] = client

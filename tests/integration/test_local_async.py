@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time as wall
 from collections.abc import Callable
@@ -209,19 +210,23 @@ def test_a_role_of_another_account_has_that_accounts_things(stack: Served) -> No
     lent = stack.aws("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
     session = boto3.session.Session(lent["AccessKeyId"], lent["SecretAccessKey"], lent["SessionToken"], "us-east-1")
 
-    def other(service: str) -> Any:
-        return session.client(service, endpoint_url=stack.url)
+    with contextlib.ExitStack() as open_clients:
 
-    assert other("sts").get_caller_identity()["Account"] == "111122223333"
-    assert other("sagemaker").list_endpoints()["Endpoints"] == []
-    asked = {"ServiceCode": "sagemaker", "QuotaCode": "L-1928E07B"}
-    assert ":111122223333:" in other("service-quotas").get_service_quota(**asked)["Quota"]["QuotaArn"]
-    words = "Endpoint e of account 111122223333 not found."
-    assert refused(other("sagemaker-runtime").invoke_endpoint, EndpointName="e", Body=BODY) == (
-        "ValidationError",
-        words,
-    )
-    local.reset(stack.port)
+        def other(service: str) -> Any:
+            client = session.client(service, endpoint_url=stack.url)
+            open_clients.callback(client.close)
+            return client
+
+        assert other("sts").get_caller_identity()["Account"] == "111122223333"
+        assert other("sagemaker").list_endpoints()["Endpoints"] == []
+        asked = {"ServiceCode": "sagemaker", "QuotaCode": "L-1928E07B"}
+        assert ":111122223333:" in other("service-quotas").get_service_quota(**asked)["Quota"]["QuotaArn"]
+        words = "Endpoint e of account 111122223333 not found."
+        assert refused(other("sagemaker-runtime").invoke_endpoint, EndpointName="e", Body=BODY) == (
+            "ValidationError",
+            words,
+        )
+        local.reset(stack.port)
 
 
 def test_a_simulated_policy_allows_all_but_to_the_denied(stack: Served) -> None:
