@@ -137,6 +137,17 @@ class Hosting:
             raise invalid("Cannot update endpoint with the currently in use endpoint configuration.")
         # AWS reads the old config too, so an update fails once that has been deleted (terraform-provider-aws#40048).
         self._there("endpoint-config", region.configs, endpoint.serving.config)
+        scaled = {key[0].split("/")[3] for key in region.targets if key[0].split("/")[1] == endpoint.name}
+        kinds = (
+            {v["VariantName"]: _types(v) for v in each.params["ProductionVariants"]}
+            for each in (endpoint.serving, coming)
+        )
+        before, after = kinds
+        if held := sorted(name for name in scaled if before.get(name) != after.get(name)):
+            raise invalid(
+                f'The variant(s) "[{", ".join(held)}]" must be deregistered as scalable targets with AWS Auto Scaling '
+                "before they can be removed or have their instance type updated."
+            )
         quotas.check(self._state, region, coming.params["ProductionVariants"])
         fails = self._fate.failure
         endpoint.begin("Updating", now=region.clock.now(), lasts=self._lasts, coming=coming, failure=fails)
@@ -291,6 +302,12 @@ def _variant(asked: Mapping[str, Any], *, running: bool) -> Answer:
         "DesiredInstanceCount": wanted,
         **kept,
     }
+
+
+def _types(variant: Mapping[str, Any]) -> list[str]:
+    """The instance types of a variant, in the order in which they are tried."""
+    pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"]))
+    return [pool["InstanceType"] for pool in pools] or [variant.get("InstanceType", "")]
 
 
 def _spelled(tags: Mapping[str, str]) -> list[dict[str, str]]:
