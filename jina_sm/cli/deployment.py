@@ -227,13 +227,15 @@ def teardown(
     if bool(model) == every:
         raise click.UsageError("Name a model, or pass --all.")
     aws = session(profile)
-    inventory = run.status(model=model, regions=regions, logs=logs, session=aws)
+    inventory = run.status(model=model, regions=regions, logs=logs, role=every and not regions, session=aws)
     there = [found for found in inventory.found.values() if not found.state.empty]
     for found in there:
         show.say(found.region)
         for step in plan.teardown(found.state):
             show.say(f"  {step}")
-    if there:
+    for step in inventory.role:
+        show.say(f"{step}")
+    if there or inventory.role:
         show.confirm("Remove this?", yes)
     with reported(as_json), show.progress([found.region for found in there]) as listener:
         left = run.teardown(model=model, session=aws, inventory=inventory, on_event=listener)
@@ -303,7 +305,7 @@ def _show_plans(plans: list[Plan], tell: Any) -> None:
             tell(f"  {what}: instance {_usd(there.instance.usd)} [{there.instance.source}]")
             tell(f"  {' ' * len(what)}  software {_usd(there.software.usd)} [{there.software.source}]")
             if desired.fallbacks:
-                tell(f"  where AWS has none to give: {', '.join(desired.fallbacks)}, at their price")
+                tell(f"  instead, where AWS has none to give: {', '.join(desired.fallbacks)}, at their price")
         if plan.subscribed is None:
             tell("Whether the account is subscribed could not be found out; AWS will say when the model is made.")
     if total is None:

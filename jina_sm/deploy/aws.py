@@ -255,7 +255,7 @@ class ControlPlane:
                 for group in page["ScheduleGroups"]:
                     name = group["Name"]
                     said = aws.list_tags_for_resource(ResourceArn=group["Arn"])
-                    if group["State"] == "DELETING" or not wanted({tag["Key"]: tag["Value"] for tag in said["Tags"]}):
+                    if group["State"] == "DELETING" or not wanted(_plain(said["Tags"])):
                         continue
                     try:
                         with self._translated(name):
@@ -273,7 +273,8 @@ class ControlPlane:
     def listed(self, operation: str, key: str, prefix: str) -> Iterator[dict[str, Any]]:
         """All that SageMaker lists of a kind, whoever's, whose name begins so."""
         with self._translated(operation):
-            for page in self._sagemaker.get_paginator(operation).paginate(NameContains=prefix):
+            asked = {"NameContains": prefix} if prefix else {}
+            for page in self._sagemaker.get_paginator(operation).paginate(**asked):
                 # NameContains finds the prefix anywhere, and not every service honours it.
                 yield from (each for each in page[key] if each[f"{key[:-1]}Name"].startswith(prefix))
 
@@ -285,7 +286,7 @@ class ControlPlane:
     def tags(self, arn: str) -> dict[str, str]:
         with self._translated(arn):
             pages = self._sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
-            return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+            return _plain(tag for page in pages for tag in page["Tags"])
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:
@@ -351,7 +352,7 @@ def schedule_role(aws: Any, region: str) -> tuple[str, tuple[Call, ...]]:
         role = _asked(aws, "iam", region, "get_role", RoleName=ttl.ROLE)["Role"]
     except NotThereError:
         return ttl.role_arn(account), ttl.role(account, there=False, policy=None)
-    if not is_ours({tag["Key"]: tag["Value"] for tag in role.get("Tags", [])}):
+    if not is_ours(_plain(role.get("Tags", []))):
         raise errors.NameTakenError(f"role {ttl.ROLE} exists and was not made by this tool", cure="Remove it yourself.")
     try:
         said = _asked(aws, "iam", region, "get_role_policy", RoleName=ttl.ROLE, PolicyName=ttl.ROLE)
@@ -359,6 +360,19 @@ def schedule_role(aws: Any, region: str) -> tuple[str, tuple[Call, ...]]:
     except NotThereError:
         policy = None
     return role["Arn"], ttl.role(account, there=True, policy=policy)
+
+
+def schedule_role_left(aws: Any, region: str) -> tuple[Call, ...]:
+    """The calls that remove the role of schedules; none where it is not there, not ours or not to be seen."""
+    try:
+        role = _asked(aws, "iam", region, "get_role", RoleName=ttl.ROLE)["Role"]
+    except (NotThereError, errors.AuthError):
+        return ()
+    return ttl.role_removal() if is_ours(_plain(role.get("Tags", []))) else ()
+
+
+def _plain(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags}
 
 
 def _invocations(endpoint: str, variant: str) -> dict[str, Any]:

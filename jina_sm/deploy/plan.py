@@ -232,6 +232,8 @@ def deployment(desired: Desired, state: State) -> list[Step]:
         tags = {tag["Key"]: tag["Value"] for tag in desired.all_tags}
         steps += ttl.set_to(name, desired.ttl, schedule, tags)
     if there is None:
+        steps += autoscaling.removal(target)  # of an endpoint before this one
+        target = None
         steps += [Call("create_endpoint", desired.endpoint_params), Wait(name, IN_SERVICE)]
     elif there.config != config["EndpointConfigName"]:
         update: dict[str, Any] = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
@@ -304,14 +306,18 @@ def resume(state: State) -> list[Step]:
     if there and there.status in ("Failed", "Deleting"):
         steps.append(Wait(endpoint, GONE))
         there = None
+    target = next(iter(state.targets), None)
+    scaled = Scaling.read(config.tags.get(PAUSED_TAG, "")) or (target.scaling if target else None)
     if there is None:
+        steps += autoscaling.removal(target)  # of the endpoint that has gone
+        target = None
         tags = {key: value for key, value in config.tags.items() if key != PAUSED_TAG}
         params = {"EndpointName": endpoint, "EndpointConfigName": name, "Tags": tag_list(tags)}
         steps += [Call("create_endpoint", params), Wait(endpoint, IN_SERVICE)]
     elif there.status not in SETTLED:
         steps.append(Wait(endpoint, IN_SERVICE))
-    if scaled := Scaling.read(config.tags.get(PAUSED_TAG, "")):
-        steps += autoscaling.set_to(endpoint, scaled, next(iter(state.targets), None))
+    if scaled:
+        steps += autoscaling.set_to(endpoint, scaled, target)
     return [*steps, _unpaused(config)] if config.pauses else steps
 
 

@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 from jina_sm import catalog
 from jina_sm.clock import Clock
 from jina_sm.deploy import plan as plans
-from jina_sm.deploy.aws import ControlPlane, NotYetError, disabled, execution_role, failure, identity, schedule_role
+from jina_sm.deploy.aws import (
+    ControlPlane,
+    NotYetError,
+    disabled,
+    execution_role,
+    failure,
+    identity,
+    schedule_role,
+    schedule_role_left,
+)
 from jina_sm.deploy.marketplace import Agreement, Marketplace, Offer
 from jina_sm.deploy.plan import Call, Desired, Endpoint, State, Step, Wait
 from jina_sm.deploy.pricing import Price, instance_price
@@ -97,10 +106,14 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What was found in every region looked at, and where looking failed."""
+    """What was found in every region looked at, and where looking failed.
+
+    ``role``: the calls that remove the role of schedules, if that was asked for and there is one of ours.
+    """
 
     found: Mapping[str, Found]
     failed: Mapping[str, JinaSMError]
+    role: tuple[Call, ...] = ()
 
 
 def offer(model: str, *, session: Any = None, known: catalog.Catalog | None = None) -> Offer:
@@ -275,12 +288,13 @@ def status(
     model: str | None = None,
     regions: Sequence[str] | None = None,
     logs: bool = False,
+    role: bool = False,
     session: Any = None,
     known: catalog.Catalog | None = None,
 ) -> Inventory:
     """What there is of ours, in the regions given or in all of the catalogue's, of one model or of all.
 
-    ``logs``: also the log groups of the endpoints, which go by name.
+    ``logs``: also the log groups of the endpoints, which go by name. ``role``: also the role of schedules.
     """
     known = known or catalog.load()
     aws = session or default_session()
@@ -299,7 +313,8 @@ def status(
             raise
 
     done, failed = side_by_side(looked_at, at)
-    return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed))
+    left = schedule_role_left(aws, looked_at[0]) if role else ()
+    return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed), role=left)
 
 
 def teardown(
@@ -320,7 +335,8 @@ def teardown(
     """
     aws, known = session or default_session(), known or catalog.load()
     key = known.model(model).key if model else None
-    inventory = inventory or status(model=model, regions=regions, logs=logs, session=aws, known=known)
+    role = model is None and not regions
+    inventory = inventory or status(model=model, regions=regions, logs=logs, role=role, session=aws, known=known)
 
     def empty(region: str, stop: threading.Event) -> State:
         walk = Walk(ControlPlane(aws, region), on_event, clock, stop)
@@ -347,6 +363,9 @@ def teardown(
     done, failed = side_by_side(todo, empty)
     failed = {**inventory.failed, **failed}
     raise_if(failed, done, "teardown is not complete", several=True)
+    home = next(iter(inventory.found), None)
+    if home and inventory.role:  # nothing needs it any more
+        Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(inventory.role)
     left = {region: Found(region=region, skipped=found.skipped) for region, found in inventory.found.items()}
     return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}))
 

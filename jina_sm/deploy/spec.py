@@ -170,7 +170,7 @@ def parsed(kind: type[_Parsed], said: Any, within: str = "") -> _Parsed:
     where = within + ".".join(str(part) for part in path)
     if first["type"] == "extra_forbidden":
         raise InputError(f"{where} is unknown{catalog.nearest(str(path[-1]), _fields(kind, path[:-1]))}")
-    message = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
+    message = re.sub("[Tt]uple", "list", first["msg"].removeprefix("Value error, "))
     if not path or isinstance(first.get("input"), dict):
         raise InputError(f"{where or within.rstrip('.')}: {_lower(message)}".removeprefix(": "))
     raise InputError(f"{where}={first.get('input')!r}: {_lower(message)}")

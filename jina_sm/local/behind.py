@@ -71,7 +71,7 @@ class Behind:
                     {"Name": "EndpointName", "Value": endpoint},
                     {"Name": "VariantName", "Value": "AllTraffic"},
                 ],
-                "Timestamp": datetime.fromtimestamp(minute * 60, UTC),
+                "Timestamp": datetime.fromtimestamp(minute * 60, UTC).replace(tzinfo=None),  # as moto has them
                 "Value": float(count),
                 "Unit": "Count",
             }

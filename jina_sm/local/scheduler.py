@@ -16,7 +16,7 @@ from typing import Any
 import botocore
 import orjson
 
-from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page, service
+from jina_sm.local.protocol import Answer, Asked, Refusal, check, invalid, page, service
 from jina_sm.local.state import Group, Region, Schedule, wall
 
 _log = logging.getLogger(__name__)
@@ -146,7 +146,9 @@ def fire(region: Region, hosting: Any) -> None:
                 continue
             act: Callable[[Any], Any] = getattr(hosting, botocore.xform_name(match[1]))
             try:
-                act(orjson.loads(target["Input"]))
+                said = orjson.loads(target.get("Input", "{}"))
+                check(service("sagemaker").operation_model(match[1][0].upper() + match[1][1:]).input_shape, said)
+                act(said)
             except Refusal as refusal:
                 _log.info("schedule %s: %s", name, refusal.message)
                 if "in-progress" in refusal.message:

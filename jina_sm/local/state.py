@@ -16,6 +16,7 @@ from typing import Any
 from jina_sm.catalog import Catalog, Model
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
+from jina_sm.local.faults import REASONS
 from jina_sm.local.scenario import Scenario
 
 DELETED_AFTER_S = 5.0
@@ -43,11 +44,18 @@ class Deployment:
     """What an endpoint runs: its config, and the package of each model, as they were when it was deployed.
 
     AWS lets both be deleted afterwards, and the endpoint serves on. A package of None is someone's own container.
+    ``types`` are the instance types that were to be had, by variant; where none was, the variant is not there.
     """
 
     config: str
     params: Mapping[str, Any]
     packages: Mapping[str, str | None]
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """Why it cannot come up for want of instances; "": it can."""
+        return "" if len(self.types) == len(self.params["ProductionVariants"]) else REASONS["capacity"]
 
 
 @dataclass(frozen=True)
