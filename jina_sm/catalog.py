@@ -167,6 +167,11 @@ def endpoint_name(model: Model, name: str | None = None) -> str:
     return PREFIX + re.sub(r"[^a-zA-Z0-9]+", "-", chosen).strip("-")
 
 
+def is_name(text: str) -> bool:
+    """Whether an endpoint could be called so."""
+    return re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*", text) is not None and len(text) <= 63
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence that says what was meant, perhaps: ``; did you mean 'a' or 'b'?``"""
     names = list(known)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import jina_sm.cli
 from jina_sm import catalog, local
 from jina_sm.clock import Clock
 from jina_sm.values import Vectors
@@ -241,6 +242,27 @@ def slow_account(slow: Served, time: Time, monkeypatch: pytest.MonkeyPatch) -> C
     for name, value in local.environment(slow.port).items():
         monkeypatch.setenv(name, value)
     return time.clock
+
+
+Told = tuple[int, str, str]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Told]:
+    """``typed(*words)``: the command line's exit code, its stdout and its stderr."""
+
+    def command(*words: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["jina-sm", *words])
+        capfdbinary.readouterr()
+        code = 0
+        try:
+            jina_sm.cli.main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        out, err = capfdbinary.readouterr()
+        return code, out.decode(), err.decode()
+
+    return command
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import sys
 import click
 
 from jina_sm import __version__
-from jina_sm.cli import deployment, local, models, search
+from jina_sm.cli import deployment, guards, local, models, search
 from jina_sm.errors import JinaSMError
 
 _debugging: list[click.Context] = []
@@ -39,8 +39,12 @@ def cli(context: click.Context, debug: bool) -> None:
 for _command in (
     models.models,
     deployment.subscribe,
+    guards.init,
     deployment.deploy,
     deployment.status,
+    guards.pause,
+    guards.resume,
+    guards.orphans,
     deployment.teardown,
     search.embed,
     search.rerank,

@@ -1,27 +1,45 @@
 """
 AWS's control plane in one region, in our words: what is there, and taking one call.
 
+Beside SageMaker it is Application Auto Scaling, EventBridge Scheduler and CloudWatch Logs, as far as endpoints have to
+do with them.
+
 Foreign errors become ours here, by the words AWS uses: its ValidationException stands for a dozen things.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jina_sm import catalog, errors
-from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Call, Endpoint, State, is_ours
+from jina_sm.deploy import scaling, ttl
+from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours
 from jina_sm.transport.session import auth_error, client, translated
 
 ROLE = "jina-sm-execution"
 _STUDIO_ROLE = "AmazonSageMaker-ExecutionRole-"
+_QUERIES = 500  # the most that one request for metrics may hold
+_clients: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = weakref.WeakKeyDictionary()
 
 
 class NotThereError(errors.DeployError):
     """AWS could not find it, which often is no error."""
+
+
+class ThereAlreadyError(errors.DeployError):
+    """What was to be made has been made, perhaps by a run beside this one."""
+
+
+class NotYetError(errors.DeployError):
+    """AWS does not see yet what was made a moment ago."""
 
 
 # (code or "", words in the message, what it is, the cure); the first that fits.
@@ -42,6 +60,14 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ),
     ("ValidationException", "Cannot update in-progress", errors.DeployError, "Try again when it has settled."),
     ("ValidationException", "ModelPackage", errors.DeployError, "Give the ARN from the Marketplace console."),
+    ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
+    ("ResourceNotFoundException", "", NotThereError, ""),
+    ("ObjectNotFoundException", "", NotThereError, ""),
+    ("NoSuchEntity", "", NotThereError, ""),
+    ("NoSuchEntityException", "", NotThereError, ""),
+    ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
+    ("EntityAlreadyExists", "", ThereAlreadyError, ""),
+    ("EntityAlreadyExistsException", "", ThereAlreadyError, ""),
     ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
     ("", "", errors.DeployError, ""),
 )
@@ -69,22 +95,34 @@ class ControlPlane:
     def __init__(self, aws: Any, region: str) -> None:
         self.region = region
         self._aws = aws
-        self._sagemaker = client(aws, "sagemaker", region)
+        self._sagemaker = self._of("sagemaker")
 
     def take(self, call: Call) -> None:
-        """Makes one call of a plan. Deleting what is not there is done already. Raises DeployError or AuthError."""
+        """Makes one call of a plan. Raises DeployError or AuthError.
+
+        Deleting what is not there is done already; so is making a role or a group that another run has made.
+        """
         try:
             with self._translated(call.name):
-                getattr(self._sagemaker, call.operation)(**call.params)
+                getattr(self._of(call.service), call.operation)(**call.params)
         except NotThereError:
-            if not call.operation.startswith("delete_"):
+            if not call.operation.startswith(("delete_", "deregister_")):
                 raise
+        except ThereAlreadyError:
+            if call.operation not in ("create_role", "create_schedule_group"):
+                raise
+
+    def _of(self, service: str) -> Any:
+        kept = _clients.setdefault(self._aws, {})  # making one takes longer than what most are asked
+        if (service, self.region) not in kept:
+            kept[service, self.region] = client(self._aws, service, self.region)
+        return kept[service, self.region]
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of that name, whoever made it."""
         try:
             said = self._described(name)
-            tags = self._tags(said["EndpointArn"])
+            tags = self.tags(said["EndpointArn"])
         except NotThereError:
             return None
         return Endpoint(
@@ -94,6 +132,7 @@ class ControlPlane:
             config=said["EndpointConfigName"],
             tags=tags,
             created=said["CreationTime"],
+            variants=tuple(each["VariantName"] for each in said.get("ProductionVariants", [])),
             instances=sum(each.get("CurrentInstanceCount", 0) for each in said.get("ProductionVariants", [])),
             reason=said.get("FailureReason", ""),
         )
@@ -106,14 +145,13 @@ class ControlPlane:
             return None
         return Seen(said["EndpointStatus"], said["EndpointConfigName"], said.get("FailureReason", ""))
 
-    def ours(self, *, model: str | None = None, endpoint: str | None = None) -> State:
-        """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError."""
+    def ours(self, *, model: str | None = None, endpoint: str | None = None, logs: bool = False) -> State:
+        """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError.
 
-        def wanted(arn: str) -> bool:
-            try:
-                tags = self._tags(arn)
-            except NotThereError:  # gone since it was listed
-                return False
+        ``logs``: and the log groups, which have an endpoint's name and no tag.
+        """
+
+        def wanted(tags: Mapping[str, str]) -> bool:
             return (
                 is_ours(tags)
                 and (model is None or tags.get(MODEL_TAG) == model)
@@ -121,25 +159,122 @@ class ControlPlane:
             )
 
         prefix = endpoint or catalog.PREFIX
-        names = {}
+        names: dict[str, list[str]] = {}
+        known: dict[str, Config] = {}
         for kind, operation in (("Endpoint", "endpoints"), ("EndpointConfig", "endpoint_configs"), ("Model", "models")):
-            listed = self._listed(f"list_{operation}", f"{kind}s", prefix)
-            names[kind] = [each[f"{kind}Name"] for each in listed if wanted(each[f"{kind}Arn"])]
+            names[kind] = []
+            for each in self.listed(f"list_{operation}", f"{kind}s", prefix):
+                name, arn = each[f"{kind}Name"], each[f"{kind}Arn"]
+                try:
+                    tags = self.tags(arn)
+                except NotThereError:  # gone since it was listed
+                    continue
+                if wanted(tags):
+                    names[kind].append(name)
+                    if kind == "EndpointConfig":
+                        known[name] = Config(arn=arn, tags=tags)
         found = (self.endpoint(name) for name in names["Endpoint"])
-        return State(
+        state = State(
             endpoints=tuple(each for each in found if each),
             configs=tuple(names["EndpointConfig"]),
             models=tuple(names["Model"]),
+            schedules=tuple(self._schedules(prefix, wanted)),
+            known=MappingProxyType(known),
         )
+        bases = {part.name for part in state.endpoints} | {name.rpartition("-")[0] for name in names["EndpointConfig"]}
+        everything = model is None and endpoint is None
+        targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
+        grouped = self.log_groups(prefix) if logs else ()
+        kept = tuple(name for name in grouped if everything or name in bases or name == endpoint)
+        return dataclasses.replace(state, targets=targets, logs=kept)
 
     def observe(self, endpoint: str) -> State:
         """What a deployment to that endpoint has to know: ours of that name, and the endpoint whoever's it is."""
         state, there = self.ours(endpoint=endpoint), self.endpoint(endpoint)
-        return State(endpoints=(there,) if there else (), configs=state.configs, models=state.models)
+        serving: Mapping[str, Any] = {}
+        if there and there.config in state.configs:
+            serving = self.made_from(there.config)
+        return dataclasses.replace(state, endpoints=(there,) if there else (), serving=serving)
 
-    def _listed(self, operation: str, key: str, prefix: str) -> Iterator[dict[str, Any]]:
+    def made_from(self, config: str) -> dict[str, Any]:
+        """The parameters of an endpoint config and of its first model; of one that is gone, none."""
+        try:
+            with self._translated(config):
+                said = dict(self._sagemaker.describe_endpoint_config(EndpointConfigName=config))
+                if model := said["ProductionVariants"][0].get("ModelName"):
+                    said |= self._sagemaker.describe_model(ModelName=model)
+        except NotThereError:
+            return {}
+        return said
+
+    def invoked(self, endpoints: Iterable[Endpoint], since: datetime, until: datetime) -> set[str]:
+        """Those that were invoked in that time, by CloudWatch, which counts what reached a container."""
+        pairs = [(endpoint.name, variant) for endpoint in endpoints for variant in endpoint.variants]
+        found: set[str] = set()
+        for first in range(0, len(pairs), _QUERIES):
+            some = pairs[first : first + _QUERIES]
+            queries = [
+                {"Id": f"e{number}", "MetricStat": _invocations(name, variant)}
+                for number, (name, variant) in enumerate(some)
+            ]
+            with self._translated("metrics"):
+                pages = self._of("cloudwatch").get_paginator("get_metric_data")
+                for page in pages.paginate(MetricDataQueries=queries, StartTime=since, EndTime=until):
+                    found |= {some[int(each["Id"][1:])][0] for each in page["MetricDataResults"] if any(each["Values"])}
+        return found
+
+    def _targets(
+        self, prefix: str, wanted: Callable[[str, Callable[[], Mapping[str, str]]], bool]
+    ) -> Iterator[scaling.Target]:
+        """The scaling targets of endpoints of ours; of an endpoint that is gone, by the target's own tags."""
+        aws, dimension = self._of("application-autoscaling"), scaling.resource("")["ScalableDimension"]
+        asked = {"ServiceNamespace": "sagemaker", "ScalableDimension": dimension}
+        with self._translated("scaling targets"):
+            for page in aws.get_paginator("describe_scalable_targets").paginate(**asked):
+                for each in page["ScalableTargets"]:
+                    name = each["ResourceId"].split("/")[1]
+                    if each["ResourceId"] != scaling.resource(name)["ResourceId"] or not name.startswith(prefix):
+                        continue
+
+                    def tags(arn: str = each.get("ScalableTargetARN", "")) -> Mapping[str, str]:
+                        return aws.list_tags_for_resource(ResourceARN=arn)["Tags"] if arn else {}
+
+                    if wanted(name, tags):
+                        said = aws.describe_scaling_policies(**scaling.resource(name))["ScalingPolicies"]
+                        yield scaling.Target(
+                            endpoint=name,
+                            least=each["MinCapacity"],
+                            most=each["MaxCapacity"],
+                            policies={policy["PolicyName"]: _aim(policy) for policy in said},
+                        )
+
+    def _schedules(self, prefix: str, wanted: Callable[[Mapping[str, str]], bool]) -> Iterator[ttl.Schedule]:
+        aws = self._of("scheduler")
+        with self._translated("schedules"):
+            for page in aws.get_paginator("list_schedule_groups").paginate(NamePrefix=prefix):
+                for group in page["ScheduleGroups"]:
+                    name = group["Name"]
+                    said = aws.list_tags_for_resource(ResourceArn=group["Arn"])
+                    if group["State"] == "DELETING" or not wanted(_plain(said["Tags"])):
+                        continue
+                    try:
+                        with self._translated(name):
+                            yield ttl.read(name, aws.get_schedule(GroupName=name, Name=name))
+                    except NotThereError:
+                        yield ttl.Schedule(endpoint=name)
+
+    def log_groups(self, prefix: str = catalog.PREFIX) -> Iterator[str]:
+        """The endpoints that there are log groups of."""
+        with self._translated("log groups"):
+            pages = self._of("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=LOGS + prefix)
+            for page in pages:
+                yield from (each["logGroupName"].removeprefix(LOGS) for each in page["logGroups"])
+
+    def listed(self, operation: str, key: str, prefix: str) -> Iterator[dict[str, Any]]:
+        """All that SageMaker lists of a kind, whoever's, whose name begins so."""
         with self._translated(operation):
-            for page in self._sagemaker.get_paginator(operation).paginate(NameContains=prefix):
+            asked = {"NameContains": prefix} if prefix else {}
+            for page in self._sagemaker.get_paginator(operation).paginate(**asked):
                 # NameContains finds the prefix anywhere, and not every service honours it.
                 yield from (each for each in page[key] if each[f"{key[:-1]}Name"].startswith(prefix))
 
@@ -148,10 +283,10 @@ class ControlPlane:
             said: dict[str, Any] = self._sagemaker.describe_endpoint(EndpointName=name)
         return said
 
-    def _tags(self, arn: str) -> dict[str, str]:
+    def tags(self, arn: str) -> dict[str, str]:
         with self._translated(arn):
             pages = self._sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
-            return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+            return _plain(tag for page in pages for tag in page["Tags"])
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:
@@ -205,6 +340,52 @@ def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.enviro
         f"no execution role for SageMaker: there is no role {ROLE} and none named {_STUDIO_ROLE}*{denied}",
         cure="Give one with --role-arn or JINA_SM_ROLE_ARN; it must trust sagemaker.amazonaws.com.",
     )
+
+
+def schedule_role(aws: Any, region: str) -> tuple[str, tuple[Call, ...]]:
+    """The role that schedules act as, and the calls that make it, none where it is there.
+
+    Raises AuthError, or NameTakenError for a role of that name that is not ours.
+    """
+    account = identity(aws, region).split(":")[4]
+    try:
+        role = _asked(aws, "iam", region, "get_role", RoleName=ttl.ROLE)["Role"]
+    except NotThereError:
+        return ttl.role_arn(account), ttl.role(account, there=False, policy=None)
+    if not is_ours(_plain(role.get("Tags", []))):
+        raise errors.NameTakenError(f"role {ttl.ROLE} exists and was not made by this tool", cure="Remove it yourself.")
+    try:
+        said = _asked(aws, "iam", region, "get_role_policy", RoleName=ttl.ROLE, PolicyName=ttl.ROLE)
+        policy = said["PolicyDocument"]
+    except NotThereError:
+        policy = None
+    return role["Arn"], ttl.role(account, there=True, policy=policy)
+
+
+def schedule_role_left(aws: Any, region: str) -> tuple[Call, ...]:
+    """The calls that remove the role of schedules; none where it is not there, not ours or not to be seen."""
+    try:
+        role = _asked(aws, "iam", region, "get_role", RoleName=ttl.ROLE)["Role"]
+    except (NotThereError, errors.AuthError):
+        return ()
+    return ttl.role_removal() if is_ours(_plain(role.get("Tags", []))) else ()
+
+
+def _plain(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags}
+
+
+def _invocations(endpoint: str, variant: str) -> dict[str, Any]:
+    dimensions = [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": variant}]
+    metric = {"Namespace": "AWS/SageMaker", "MetricName": "Invocations", "Dimensions": dimensions}
+    return {"Metric": metric, "Period": 3600, "Stat": "Sum"}  # by the hour, which CloudWatch keeps the longest
+
+
+def _aim(policy: Mapping[str, Any]) -> float | None:
+    """The load that a policy of our kind aims at; None: it is of another kind."""
+    tracking = policy.get("TargetTrackingScalingPolicyConfiguration", {})
+    metric = tracking.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
+    return float(tracking["TargetValue"]) if metric == scaling.METRIC else None
 
 
 def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:

@@ -16,12 +16,54 @@ from typing import Any
 
 import orjson
 
-from jina_sm.errors import EndpointFailedError, NameTakenError
+from jina_sm.deploy import scaling as autoscaling
+from jina_sm.deploy import ttl
+from jina_sm.deploy.scaling import Scaling, Target
+from jina_sm.deploy.steps import (
+    ENDPOINT_TAG,
+    GONE,
+    IN_SERVICE,
+    MODEL_TAG,
+    OWNER,
+    VARIANT,
+    Call,
+    Step,
+    Wait,
+    is_ours,
+    tag_list,
+)
+from jina_sm.deploy.ttl import Schedule, Ttl
+from jina_sm.errors import DeployError, EndpointFailedError, NameTakenError
 
-OWNER = ("managed-by", "jina-sm")
-MODEL_TAG = "jina-sm:model"
-ENDPOINT_TAG = "jina-sm:endpoint"
-VARIANT = "AllTraffic"
+__all__ = [  # the words of a plan too, so that one import has all
+    "ENDPOINT_TAG",
+    "GONE",
+    "IN_SERVICE",
+    "LOGS",
+    "MODEL_TAG",
+    "OWNER",
+    "PAUSED_TAG",
+    "SETTLED",
+    "VARIANT",
+    "Call",
+    "Config",
+    "Desired",
+    "Endpoint",
+    "State",
+    "Step",
+    "Wait",
+    "changes",
+    "deployment",
+    "is_ours",
+    "package_of",
+    "pause",
+    "resume",
+    "rollback",
+    "teardown",
+]
+
+PAUSED_TAG = "jina-sm:paused"
+LOGS = "/aws/sagemaker/Endpoints/"
 
 SETTLED = frozenset({"InService", "Failed", "OutOfService", "UpdateRollbackFailed"})
 _BROKEN = frozenset({"OutOfService", "UpdateRollbackFailed"})
@@ -39,6 +81,7 @@ class Endpoint:
     created: datetime
     instances: int = 0
     reason: str = ""
+    variants: tuple[str, ...] = ()
 
     @property
     def ours(self) -> bool:
@@ -46,35 +89,73 @@ class Endpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Config:
+    """What there is to know of an endpoint config, beside its name. ``pauses``: its endpoint was taken away for now."""
+
+    arn: str
+    tags: Mapping[str, str]
+
+    @property
+    def pauses(self) -> bool:
+        return PAUSED_TAG in self.tags
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
-    """What is there, in one region, of what carries our tags; and the endpoint of a name, whoever's it is."""
+    """What is there, in one region, of what carries our tags; and the endpoint of a name, whoever's it is.
+
+    ``known`` tells more of the configs, by name. ``logs`` are the endpoints that log groups belong to, where they were
+    asked for. ``serving``: the parameters that the endpoint was made from, as AWS tells them.
+    """
 
     endpoints: tuple[Endpoint, ...] = ()
     configs: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
+    logs: tuple[str, ...] = ()
+    known: Mapping[str, Config] = field(default_factory=lambda: MappingProxyType({}))
+    serving: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def empty(self) -> bool:
-        return not (self.endpoints or self.configs or self.models)
+        return not any((self.endpoints, self.configs, self.models, self.targets, self.schedules, self.logs))
+
+    @property
+    def paused(self) -> tuple[str, ...]:
+        """The endpoints that were taken away for now."""
+        there = {endpoint.name for endpoint in self.endpoints}
+        bases = (_base(name) for name in self.configs if name in self.known and self.known[name].pauses)
+        return tuple(base for base in dict.fromkeys(bases) if base not in there)
+
+    def of(self, base: str) -> State:
+        """What belongs to one endpoint."""
+        return State(
+            endpoints=tuple(each for each in self.endpoints if each.name == base),
+            configs=tuple(name for name in self.configs if _base(name) == base),
+            models=tuple(name for name in self.models if _base(name) == base),
+            targets=tuple(each for each in self.targets if each.endpoint == base),
+            schedules=tuple(each for each in self.schedules if each.endpoint == base),
+            logs=tuple(name for name in self.logs if name == base),
+            known={name: each for name, each in self.known.items() if _base(name) == base},
+        )
 
     def by_endpoint(self) -> list[State]:
         """The same, taken apart by the endpoint that a name belongs to; what is settled first."""
-        named = {endpoint.name: (endpoint,) for endpoint in self.endpoints}
-        bases = dict.fromkeys([*named, *(name.rpartition("-")[0] for name in (*self.configs, *self.models))])
-        parts = [
-            State(
-                endpoints=named.get(base, ()),
-                configs=tuple(name for name in self.configs if name.rpartition("-")[0] == base),
-                models=tuple(name for name in self.models if name.rpartition("-")[0] == base),
-            )
-            for base in bases
+        bases = [
+            *(endpoint.name for endpoint in self.endpoints),
+            *(_base(name) for name in (*self.configs, *self.models)),
+            *(target.endpoint for target in self.targets),
+            *(schedule.endpoint for schedule in self.schedules),
+            *self.logs,
         ]
+        parts = [self.of(base) for base in dict.fromkeys(bases)]
         return sorted(parts, key=lambda part: any(endpoint.status not in SETTLED for endpoint in part.endpoints))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Desired:
-    """What should be in one region, with every name chosen."""
+    """What should be in one region, with every name chosen. ``fallbacks``: instance types for want of the first."""
 
     region: str
     model: str
@@ -83,33 +164,45 @@ class Desired:
     role_arn: str
     instance_type: str
     instance_count: int
+    fallbacks: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    kms_key: str | None = None
+    scaling: Scaling | None = None
+    ttl: Ttl | None = None
 
     @property
     def all_tags(self) -> list[dict[str, str]]:
-        tags = {**self.tags, OWNER[0]: OWNER[1], MODEL_TAG: self.model, ENDPOINT_TAG: self.endpoint}
-        return [{"Key": key, "Value": value} for key, value in tags.items()]
+        return tag_list({**self.tags, OWNER[0]: OWNER[1], MODEL_TAG: self.model, ENDPOINT_TAG: self.endpoint})
 
     @property
     def model_params(self) -> dict[str, Any]:
-        params = {
+        params: dict[str, Any] = {
             "PrimaryContainer": {"ModelPackageName": self.package_arn},
             "ExecutionRoleArn": self.role_arn,
             "EnableNetworkIsolation": True,  # AWS requires it of Marketplace packages
         }
+        if self.subnets:
+            params["VpcConfig"] = {"SecurityGroupIds": self.security_groups, "Subnets": self.subnets}
         return {"ModelName": _named(self.endpoint, params), **params, "Tags": self.all_tags}
 
     @property
     def config_params(self) -> dict[str, Any]:
+        types = (self.instance_type, *self.fallbacks)
+        pools = [{"InstanceType": each, "Priority": place} for place, each in enumerate(types, 1)]
         variant = {
             "VariantName": VARIANT,
             "ModelName": self.model_params["ModelName"],
-            "InstanceType": self.instance_type,
+            # AWS goes on to the next pool where it has no such instance to give, also when it adds one later.
+            **({"InstancePools": pools} if self.fallbacks else {"InstanceType": self.instance_type}),
             "InitialInstanceCount": self.instance_count,
             "InitialVariantWeight": 1.0,
             "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
         }
-        params = {"ProductionVariants": [variant]}
+        params: dict[str, Any] = {"ProductionVariants": [variant]}
+        if self.kms_key:
+            params["KmsKeyId"] = self.kms_key
         return {"EndpointConfigName": _named(self.endpoint, params), **params, "Tags": self.all_tags}
 
     @property
@@ -121,49 +214,135 @@ class Desired:
         }
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call to SageMaker, as boto3 spells it."""
-
-    operation: str
-    params: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The name of what is made, changed or removed."""
-        keys = {"model": "ModelName", "config": "EndpointConfigName", "endpoint": "EndpointName"}
-        return str(self.params[keys[self.operation.rpartition("_")[2]]])
-
-    def __str__(self) -> str:
-        return f"{self.operation.replace('_', ' ')} {self.name}"
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Until the endpoint's status is one of these; ``None`` stands for gone.
-
-    ``config``: and it serves this one. An update that failed ends in service too, with the config from before.
-    """
-
-    endpoint: str
-    until: frozenset[str | None]
-    config: str | None = None
-
-    def __str__(self) -> str:
-        ends = {GONE: "is gone", IN_SERVICE: "is in service"}
-        return f"wait until {self.endpoint} {ends.get(self.until, 'has settled')}"
-
-
-Step = Call | Wait
-GONE: frozenset[str | None] = frozenset({None})
-IN_SERVICE: frozenset[str | None] = frozenset({"InService"})
-
-
 def deployment(desired: Desired, state: State) -> list[Step]:
     """The steps that make what should be of what is. Raises NameTakenError or EndpointFailedError.
 
     What an earlier run made and nothing uses any more is removed at the end.
     """
+    name = desired.endpoint
+    steps, there = _usable(desired, state)
+    model, config = desired.model_params, desired.config_params
+    if model["ModelName"] not in state.models:
+        steps.append(Call("create_model", model))
+    if config["EndpointConfigName"] not in state.configs:
+        steps.append(Call("create_endpoint_config", config))
+    target = next((each for each in state.targets if each.endpoint == name), None)
+    schedule = next((each for each in state.schedules if each.endpoint == name), None)
+    if desired.ttl:  # before what it guards, so that nothing is ever billed without it
+        tags = {tag["Key"]: tag["Value"] for tag in desired.all_tags}
+        steps += ttl.set_to(name, desired.ttl, schedule, tags)
+    if there is None:
+        steps += autoscaling.removal(target)  # of an endpoint before this one
+        target = None
+        steps += [Call("create_endpoint", desired.endpoint_params), Wait(name, IN_SERVICE)]
+    elif there.config != config["EndpointConfigName"]:
+        update: dict[str, Any] = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
+        if target:  # AWS changes the instance type of no endpoint that is scaled
+            steps += autoscaling.removal(target)
+            target = None
+            if desired.scaling:
+                update["RetainAllVariantProperties"] = True  # as many instances as the load had it have
+        steps += [Call("update_endpoint", update), Wait(name, IN_SERVICE, config["EndpointConfigName"])]
+    steps += autoscaling.set_to(name, desired.scaling, target)
+    if schedule and not desired.ttl:
+        steps += ttl.removal(schedule)
+    if (kept := state.known.get(config["EndpointConfigName"])) and kept.pauses:
+        steps.append(_unpaused(kept))
+    steps += [_delete("endpoint_config", old) for old in state.configs if old != config["EndpointConfigName"]]
+    steps += [_delete("model", old) for old in state.models if old != model["ModelName"]]
+    return steps
+
+
+def changes(desired: Desired, state: State) -> tuple[str, ...]:
+    """What is different from what serves now, in words; nothing where nothing of ours serves."""
+    if not state.serving:
+        return ()
+    target, schedule = next(iter(state.targets), None), next(iter(state.schedules), None)
+    before = _facts(state.serving, target.scaling if target else None, schedule.seconds if schedule else None)
+    made_of = {**desired.model_params, **desired.config_params}
+    after = _facts(made_of, desired.scaling, desired.ttl.seconds if desired.ttl else None)
+    return tuple(f"{name}: {before[name]} -> {after[name]}" for name in after if before[name] != after[name])
+
+
+def teardown(state: State) -> list[Step]:
+    """The steps that remove all of it: autoscaling and endpoints first, then their configs, the models, the logs.
+
+    AWS deletes no endpoint that is being made or changed, so that is waited for. The schedule that would delete an
+    endpoint goes after it, so that a run that stops leaves it in force.
+    """
+    steps = _without_endpoints(state)
+    steps += [_delete("endpoint_config", name) for name in state.configs]
+    steps += [_delete("model", name) for name in state.models]
+    steps += [Call("delete_log_group", {"logGroupName": LOGS + name}, "logs") for name in state.logs]
+    return steps
+
+
+def pause(state: State) -> list[Step]:
+    """The steps that take the endpoints away and leave what they were made from, marked with how they scaled."""
+    steps: list[Step] = []
+    for endpoint in state.endpoints:
+        target = next((each for each in state.targets if each.endpoint == endpoint.name), None)
+        config = state.known.get(endpoint.config)
+        if config and not config.pauses and endpoint.status != "Deleting":
+            mark = str(target.scaling or "") if target else ""
+            steps.append(Call("add_tags", {"ResourceArn": config.arn, "Tags": tag_list({PAUSED_TAG: mark})}))
+    return steps + _without_endpoints(state)
+
+
+def resume(state: State) -> list[Step]:
+    """The steps that bring back one endpoint from what it was made from. Raises DeployError where that is not clear."""
+    there = next(iter(state.endpoints), None)
+    marked = [name for name in state.configs if name in state.known and state.known[name].pauses]
+    if there and not marked:
+        return []
+    if len(marked or state.configs) != 1:
+        found = ", ".join(marked or state.configs) or "none is there"
+        raise DeployError(f"it takes one endpoint config to resume from, and {found}", cure="Run `jina-sm deploy`.")
+    (name,) = marked or state.configs
+    endpoint, config = _base(name), state.known[name]
+    steps: list[Step] = []
+    if there and there.status == "Failed":
+        steps.append(_delete("endpoint", endpoint))
+    if there and there.status in ("Failed", "Deleting"):
+        steps.append(Wait(endpoint, GONE))
+        there = None
+    target = next(iter(state.targets), None)
+    scaled = Scaling.read(config.tags.get(PAUSED_TAG, "")) or (target.scaling if target else None)
+    if there is None:
+        steps += autoscaling.removal(target)  # of the endpoint that has gone
+        target = None
+        tags = {key: value for key, value in config.tags.items() if key != PAUSED_TAG}
+        params = {"EndpointName": endpoint, "EndpointConfigName": name, "Tags": tag_list(tags)}
+        steps += [Call("create_endpoint", params), Wait(endpoint, IN_SERVICE)]
+    elif there.status not in SETTLED:
+        steps.append(Wait(endpoint, IN_SERVICE))
+    if scaled:
+        steps += autoscaling.set_to(endpoint, scaled, target)
+    return [*steps, _unpaused(config)] if config.pauses else steps
+
+
+def rollback(made: Iterable[Step], state: State) -> list[Step]:
+    """The steps that remove what these calls made, and nothing else of the state; none of what still serves.
+
+    An endpoint that is in service stays, and so do its config and model: what failed then was something after it.
+    """
+    names = {(step.operation, step.name) for step in made if isinstance(step, Call)}
+    scheduled = {name for operation, name in names if operation.startswith("create_schedule")}
+    stay = [each for each in state.endpoints if each.status != "Failed" or ("create_endpoint", each.name) not in names]
+    if any(("create_endpoint_config", each.config) in names or each.status in _BROKEN for each in stay):
+        return []
+    return teardown(
+        State(
+            endpoints=tuple(each for each in state.endpoints if each not in stay),
+            configs=tuple(name for name in state.configs if ("create_endpoint_config", name) in names),
+            models=tuple(name for name in state.models if ("create_model", name) in names),
+            schedules=tuple(each for each in state.schedules if each.endpoint in scheduled and not stay),
+        )
+    )
+
+
+def _usable(desired: Desired, state: State) -> tuple[list[Step], Endpoint | None]:
+    """The endpoint if it can be gone on from, and the steps until it can, or until its name is free."""
     name = desired.endpoint
     steps: list[Step] = []
     there = next((endpoint for endpoint in state.endpoints if endpoint.name == name), None)
@@ -192,57 +371,54 @@ def deployment(desired: Desired, state: State) -> list[Step]:
     if there and there.status in ("Failed", "Deleting"):
         steps.append(Wait(name, GONE))
         there = None
-    model, config = desired.model_params, desired.config_params
-    if model["ModelName"] not in state.models:
-        steps.append(Call("create_model", model))
-    if config["EndpointConfigName"] not in state.configs:
-        steps.append(Call("create_endpoint_config", config))
-    if there is None:
-        steps += [Call("create_endpoint", desired.endpoint_params), Wait(name, IN_SERVICE)]
-    elif there.config != config["EndpointConfigName"]:
-        update = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
-        steps += [Call("update_endpoint", update), Wait(name, IN_SERVICE, config["EndpointConfigName"])]
-    steps += [_delete("endpoint_config", old) for old in state.configs if old != config["EndpointConfigName"]]
-    steps += [_delete("model", old) for old in state.models if old != model["ModelName"]]
-    return steps
+    return steps, there
 
 
-def teardown(state: State) -> list[Step]:
-    """The steps that remove all of it: endpoints first, then their configs, then the models.
-
-    AWS deletes no endpoint that is being made or changed, so that is waited for.
-    """
+def _without_endpoints(state: State) -> list[Step]:
     steps: list[Step] = []
     for endpoint in state.endpoints:
         if endpoint.status not in SETTLED and endpoint.status != "Deleting":
             steps.append(Wait(endpoint.name, SETTLED | GONE))
+    for target in state.targets:
+        steps += autoscaling.removal(target)
     steps += [_delete("endpoint", endpoint.name) for endpoint in state.endpoints if endpoint.status != "Deleting"]
     steps += [Wait(endpoint.name, GONE) for endpoint in state.endpoints]
-    steps += [_delete("endpoint_config", name) for name in state.configs]
-    steps += [_delete("model", name) for name in state.models]
+    for schedule in state.schedules:
+        steps += ttl.removal(schedule)
     return steps
 
 
-def rollback(made: Iterable[Step], state: State) -> list[Step]:
-    """The steps that remove what these calls made, and nothing else of the state; none of what still serves.
+def _facts(made_of: Mapping[str, Any], scaling: Scaling | None, ttl_s: int | None) -> dict[str, str]:
+    variant, vpc = made_of["ProductionVariants"][0], made_of.get("VpcConfig", {})
+    pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"]))
+    facts: dict[str, Any] = {
+        "package": package_of(made_of),
+        "role": made_of.get("ExecutionRoleArn"),
+        "instance types": ", ".join(pool["InstanceType"] for pool in pools) or variant.get("InstanceType"),
+        "instances": variant.get("InitialInstanceCount"),
+        "routing": variant.get("RoutingConfig", {}).get("RoutingStrategy"),
+        "subnets": ", ".join(vpc.get("Subnets", ())),
+        "security groups": ", ".join(vpc.get("SecurityGroupIds", ())),
+        "KMS key": made_of.get("KmsKeyId"),
+        "autoscaling": scaling,
+        "ttl": ttl_s and f"{ttl_s} s",
+    }
+    return {name: str(value or "none") for name, value in facts.items()}
 
-    An endpoint that is in service stays, and so do its config and model: what failed then was something after it.
-    """
-    names = {(step.operation, step.name) for step in made if isinstance(step, Call)}
-    stay = [each for each in state.endpoints if each.status != "Failed" or ("create_endpoint", each.name) not in names]
-    if any(("create_endpoint_config", each.config) in names or each.status in _BROKEN for each in stay):
-        return []
-    return teardown(
-        State(
-            endpoints=tuple(each for each in state.endpoints if each not in stay),
-            configs=tuple(name for name in state.configs if ("create_endpoint_config", name) in names),
-            models=tuple(name for name in state.models if ("create_model", name) in names),
-        )
-    )
+
+def package_of(made_of: Mapping[str, Any]) -> str:
+    """The package of a model, by the parameters that it was made from; "": it has none."""
+    containers = [made_of.get("PrimaryContainer"), *made_of.get("Containers", ())]
+    return next((str(each["ModelPackageName"]) for each in containers if each and "ModelPackageName" in each), "")
 
 
-def is_ours(tags: Mapping[str, str]) -> bool:
-    return tags.get(OWNER[0]) == OWNER[1]
+def _unpaused(config: Config) -> Call:
+    return Call("delete_tags", {"ResourceArn": config.arn, "TagKeys": [PAUSED_TAG]})
+
+
+def _base(name: str) -> str:
+    """The endpoint that a model or a config is named after."""
+    return name.rpartition("-")[0]
 
 
 def _delete(kind: str, name: str) -> Call:

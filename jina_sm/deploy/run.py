@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -18,11 +19,22 @@ from typing import Any, TypeVar
 from jina_sm import catalog
 from jina_sm.clock import Clock
 from jina_sm.deploy import plan as plans
-from jina_sm.deploy.aws import ControlPlane, disabled, execution_role, failure, identity
+from jina_sm.deploy.aws import (
+    ControlPlane,
+    NotYetError,
+    disabled,
+    execution_role,
+    failure,
+    identity,
+    schedule_role,
+    schedule_role_left,
+)
 from jina_sm.deploy.marketplace import Agreement, Marketplace, Offer
 from jina_sm.deploy.plan import Call, Desired, Endpoint, State, Step, Wait
 from jina_sm.deploy.pricing import Price, instance_price
+from jina_sm.deploy.scaling import Scaling
 from jina_sm.deploy.spec import Spec, checked
+from jina_sm.deploy.ttl import Ttl
 from jina_sm.errors import DeployError, EndpointFailedError, JinaSMError, NotSubscribedError, PartialError
 from jina_sm.transport.session import session as default_session
 
@@ -31,6 +43,7 @@ WAIT_S = 3600.0
 
 _FIRST_POLL_S, _SLOWEST_POLL_S = 1.0, 15.0  # AWS throttles who polls every 5 s; an endpoint takes minutes
 _POLLS_LOST = 5
+_SEEN_S, _SEEN_POLL_S = 60.0, 5.0  # until all of AWS sees a new role
 
 _Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
@@ -50,12 +63,16 @@ Listener = Callable[[Event], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RegionPlan:
-    """What will be done in one region, and what its endpoint will cost an hour once it is there."""
+    """What will be done in one region, and what its endpoint will cost an hour once it is there.
+
+    ``changes``: what is different from what serves now.
+    """
 
     desired: Desired
     steps: tuple[Step, ...]
     instance: Price
     software: Price
+    changes: tuple[str, ...] = ()
 
     @property
     def usd_per_hour(self) -> Decimal | None:
@@ -89,10 +106,14 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What was found in every region looked at, and where looking failed."""
+    """What was found in every region looked at, and where looking failed.
+
+    ``role``: the calls that remove the role of schedules, if that was asked for and there is one of ours.
+    """
 
     found: Mapping[str, Found]
     failed: Mapping[str, JinaSMError]
+    role: tuple[Call, ...] = ()
 
 
 def offer(model: str, *, session: Any = None, known: catalog.Catalog | None = None) -> Offer:
@@ -147,6 +168,10 @@ def plan(
             "If another account shares its licence with this one, pass --shared-licence.",
         )
     role = spec.role_arn or execution_role(aws, home)
+    scaled, ends = spec.autoscaling, None
+    if spec.ttl:
+        acting, making = schedule_role(aws, home)
+        ends = Ttl(seconds=spec.ttl, ends=datetime.now(UTC) + timedelta(seconds=spec.ttl), role_arn=acting, role=making)
 
     def of_region(region: str, _: threading.Event) -> RegionPlan:
         desired = Desired(
@@ -156,8 +181,14 @@ def plan(
             package_arn=known.package_arn(model, region),
             role_arn=role,
             instance_type=spec.instance_type,
-            instance_count=spec.instance_count,
+            instance_count=max(spec.instance_count, scaled.min if scaled else 1),
+            fallbacks=spec.instance_types[1:],
             tags=spec.tags,
+            subnets=spec.vpc[region].subnets if region in spec.vpc else (),
+            security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
+            kms_key=spec.kms_key,
+            scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
+            ttl=ends,
         )
         state = ControlPlane(aws, region).observe(desired.endpoint)
         return RegionPlan(
@@ -165,6 +196,7 @@ def plan(
             steps=tuple(plans.deployment(desired, state)),
             instance=instance_price(aws, known, spec.instance_type, region),
             software=software,
+            changes=plans.changes(desired, state),
         )
 
     done, failed = side_by_side(spec.regions, of_region)
@@ -172,7 +204,7 @@ def plan(
         first = next(iter(failed.values()))
         first.region = ", ".join(failed)
         raise first
-    _raise_if(failed, {}, "nothing was made")
+    raise_if(failed, {}, "nothing was made")
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed)
 
 
@@ -195,31 +227,75 @@ def deploy(
     agreed = spec if isinstance(spec, Plan) else plan(spec, session=aws, known=known)
 
     def in_region(region: str, stop: threading.Event) -> Endpoint:
-        there, name = agreed.regions[region], agreed.regions[region].desired.endpoint
-        walk = _Walk(ControlPlane(aws, region), on_event, clock, stop)
-        try:
-            walk.take(there.steps)
-        except Exception as error:
-            walk.roll_back(name, error)
-            raise
-        endpoint = walk.control.endpoint(name)
-        if endpoint is None:
-            raise DeployError(f"endpoint {name} has gone", target=name, region=region)
-        return endpoint
+        return _deployed(agreed.regions[region], Walk(ControlPlane(aws, region), on_event, clock, stop))
 
     done, failed = side_by_side(agreed.regions, in_region)
-    _raise_if(failed, done, f"deploying {agreed.spec.model} failed")
+    raise_if(failed, done, f"deploying {agreed.spec.model} failed")
     return done
+
+
+def deploy_all(
+    agreed: Sequence[Plan],
+    *,
+    session: Any = None,
+    on_event: Listener | None = None,
+    clock: Clock = Clock(),  # noqa: B008
+) -> dict[str, dict[str, Endpoint]]:
+    """Several plans side by side; the endpoints by name and region. What is told says REGION NAME for the region.
+
+    A region of one that fails is rolled back, and all else stands. Raises its error, or PartialError.
+    """
+    aws = session or default_session()
+    places = {place(there): there for plan in agreed for there in plan.regions.values()}
+
+    def at(label: str, stop: threading.Event) -> Endpoint:
+        there = places[label]
+
+        def listener(event: Event) -> None:
+            if on_event:
+                on_event(replace(event, region=label))
+
+        return _deployed(there, Walk(ControlPlane(aws, there.desired.region), listener, clock, stop))
+
+    done, failed = side_by_side(places, at)
+    raise_if(failed, done, "deploying failed")
+    endpoints: dict[str, dict[str, Endpoint]] = {}
+    for label, endpoint in done.items():
+        endpoints.setdefault(endpoint.name, {})[places[label].desired.region] = endpoint
+    return endpoints
+
+
+def place(there: RegionPlan) -> str:
+    """One of several endpoints in one of several regions."""
+    return f"{there.desired.region} {there.desired.endpoint}"
+
+
+def _deployed(there: RegionPlan, walk: Walk) -> Endpoint:
+    region, name = there.desired.region, there.desired.endpoint
+    try:
+        walk.take(there.steps)
+    except Exception as error:
+        walk.roll_back(name, error)
+        raise
+    endpoint = walk.control.endpoint(name)
+    if endpoint is None:
+        raise DeployError(f"endpoint {name} has gone", target=name, region=region)
+    return endpoint
 
 
 def status(
     *,
     model: str | None = None,
     regions: Sequence[str] | None = None,
+    logs: bool = False,
+    role: bool = False,
     session: Any = None,
     known: catalog.Catalog | None = None,
 ) -> Inventory:
-    """What there is of ours, in the regions given or in all of the catalogue's, of one model or of all."""
+    """What there is of ours, in the regions given or in all of the catalogue's, of one model or of all.
+
+    ``logs``: also the log groups of the endpoints, which go by name. ``role``: also the role of schedules.
+    """
     known = known or catalog.load()
     aws = session or default_session()
     key = known.model(model).key if model else None
@@ -230,20 +306,22 @@ def status(
 
     def at(region: str, _: threading.Event) -> Found:
         try:
-            return Found(region=region, state=ControlPlane(aws, region).ours(model=key))
+            return Found(region=region, state=ControlPlane(aws, region).ours(model=key, logs=logs))
         except JinaSMError as error:
             if disabled(error):
                 return Found(region=region, skipped=True)
             raise
 
     done, failed = side_by_side(looked_at, at)
-    return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed))
+    left = schedule_role_left(aws, looked_at[0]) if role else ()
+    return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed), role=left)
 
 
 def teardown(
     *,
     model: str | None = None,
     regions: Sequence[str] | None = None,
+    logs: bool = False,
     session: Any = None,
     known: catalog.Catalog | None = None,
     inventory: Inventory | None = None,
@@ -252,14 +330,16 @@ def teardown(
 ) -> Inventory:
     """Removes all of ours (of one model, or of every one), then looks again: what it returns is what is left.
 
-    Only what carries our tags is removed. Raises PartialError where a region could not be listed or emptied.
+    Only what carries our tags is removed; log groups, if the inventory has them, by their endpoint's name. Raises
+    PartialError where a region could not be listed or emptied.
     """
     aws, known = session or default_session(), known or catalog.load()
     key = known.model(model).key if model else None
-    inventory = inventory or status(model=model, regions=regions, session=aws, known=known)
+    role = model is None and not regions
+    inventory = inventory or status(model=model, regions=regions, logs=logs, role=role, session=aws, known=known)
 
     def empty(region: str, stop: threading.Event) -> State:
-        walk = _Walk(ControlPlane(aws, region), on_event, clock, stop)
+        walk = Walk(ControlPlane(aws, region), on_event, clock, stop)
         refusals: list[JinaSMError] = []
         for part in inventory.found[region].state.by_endpoint():
             try:
@@ -269,15 +349,23 @@ def teardown(
         if refusals:
             raise refusals[0]
         left = walk.control.ours(model=key)
+        if gone := inventory.found[region].state.logs:
+            left = replace(left, logs=tuple(name for name in walk.control.log_groups() if name in gone))
         if not left.empty:
-            names = [endpoint.name for endpoint in left.endpoints] + [*left.configs, *left.models]
+            names = [*(each.name for each in left.endpoints), *left.configs, *left.models]
+            names += [f"autoscaling of {each.endpoint}" for each in left.targets]
+            names += [f"schedule {each.endpoint}" for each in left.schedules]
+            names += [f"log group {plans.LOGS}{name}" for name in left.logs]
             raise DeployError(f"still there: {', '.join(names)}", cure="Run teardown again.", region=region)
         return left
 
     todo = [found.region for found in inventory.found.values() if not found.state.empty]
     done, failed = side_by_side(todo, empty)
     failed = {**inventory.failed, **failed}
-    _raise_if(failed, done, "teardown is not complete", several=True)
+    raise_if(failed, done, "teardown is not complete", several=True)
+    home = next(iter(inventory.found), None)
+    if home and inventory.role:  # nothing needs it any more
+        Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(inventory.role)
     left = {region: Found(region=region, skipped=found.skipped) for region, found in inventory.found.items()}
     return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}))
 
@@ -339,7 +427,7 @@ def _licence(aws: Any, known: catalog.Catalog, model: catalog.Model, instance_ty
         return None, Price(published, source)
 
 
-class _Walk:
+class Walk:
     """Taking steps in one region: each is told before it is taken."""
 
     def __init__(self, control: ControlPlane, on_event: Listener | None, clock: Clock, stop: threading.Event) -> None:
@@ -355,10 +443,20 @@ class _Walk:
             if self._stop.is_set():
                 raise StoppedError
             if isinstance(step, Call):
-                self.control.take(step)
+                self._call(step)
                 self._made.append(step)
             else:
                 self._wait(step)
+
+    def _call(self, step: Call) -> None:
+        began = self._clock.now()
+        while True:
+            try:
+                return self.control.take(step)
+            except NotYetError:
+                if self._stop.is_set() or self._clock.now() - began > _SEEN_S:
+                    raise
+            self._clock.sleep(_SEEN_POLL_S)
 
     def roll_back(self, name: str, error: Exception) -> None:
         """Removes what was made here, if anything, and says in the error what had to stay."""
@@ -422,7 +520,7 @@ class _Walk:
         raise StoppedError
 
 
-def _raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what: str, several: bool = False) -> None:
+def raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what: str, several: bool = False) -> None:
     if len(failed) == 1 and not done and not several:
         raise next(iter(failed.values()))
     if failed:

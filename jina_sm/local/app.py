@@ -1,11 +1,10 @@
 """
 The local stack: one ASGI app that plain boto3 takes for AWS.
 
-SageMaker's hosting and runtime, the Marketplace and the price list are ours; every other service is moto's, and
-Jina's hosted API is there too, at its own paths. Service
-and region are read from the signature's scope, since nothing else tells them apart on one port; the signature itself
-is not checked. Two access key ids are there to try what goes wrong: EXPIRED has an expired token, and DENIED may call
-nothing of ours.
+SageMaker's hosting and runtime, the autoscaling of its endpoints, schedules, the Marketplace and the price list are
+ours; every other service is moto's, and Jina's hosted API is there too, at its own paths. Service and region are read
+from the signature's scope, since nothing else tells them apart on one port; the signature itself is not checked. Two
+access key ids are there to try what goes wrong: EXPIRED has an expired token, and DENIED may call nothing of ours.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import orjson
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
-from jina_sm.local import api, container, marketplace, quotas, runtime, sagemaker
+from jina_sm.local import api, container, marketplace, quotas, runtime, sagemaker, scaling, scheduler
 from jina_sm.local.acting import GONE, Stage, sent
 from jina_sm.local.asynchronous import Asynchronous
 from jina_sm.local.behind import Behind
@@ -39,7 +38,7 @@ from jina_sm.local.permissions import simulated
 from jina_sm.local.profile import Profile
 from jina_sm.local.protocol import Receive, Refusal, Reply, Send, answer, refused, service
 from jina_sm.local.scenario import Scenario
-from jina_sm.local.state import ORDINARY, Endpoint, Fate, State
+from jina_sm.local.state import ORDINARY, Endpoint, Fate, State, wall
 
 _log = logging.getLogger(__name__)
 VECTORS: Mapping[str, str] = {
@@ -58,7 +57,10 @@ _TARGETS = {
     "AWSMPCommerceService_v20200301": "marketplace-agreement",
     "AWSPriceListService": "pricing",
     "ServiceQuotasV20190624": "service-quotas",
+    "AnyScaleFrontendService": "application-autoscaling",
 }
+# Of moto's, those that a fault may strike.
+_IAM = frozenset({"CreateRole", "PutRolePolicy", "DeleteRolePolicy", "DeleteRole"})
 
 # What a call makes, and whose name the call gives it.
 _MADE = {"CreateModel": "ModelName", "CreateEndpointConfig": "EndpointConfigName", "CreateEndpoint": "EndpointName"}
@@ -181,16 +183,22 @@ class Stack:
         key, region, signed = scoped.groups() if scoped else (query.get("AWSAccessKeyId", [""])[0], None, "")
         region = region or "us-east-1"
         name, operation = _addressed(signed, headers.get("x-amz-target", ""), scope["path"])
+        body: bytes | None = None
+        if signed == "scheduler":
+            name = signed
+            operation, body = scheduler.asked(scope["method"], scope["path"], query, await _body(receive))
+        elif name == "application-autoscaling":
+            body = await _body(receive)
+            if not scaling.ours(body):  # of another service than SageMaker
+                name = ""
         if refusal := self._refusal(key, region, name, operation):
-            await _body(receive)
-            reply = refused(name or "sagemaker", refusal)
-            if not name and "json" not in headers.get("content-type", ""):  # IAM, STS and S3 speak XML
-                said = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
-                reply = Reply(f"{said}</ErrorResponse>".encode(), refusal.status, {"Content-Type": "text/xml"})
-            await sent(send, reply)
+            if body is None:
+                await _body(receive)
+            await sent(send, refused(name or "sagemaker", refusal) if _json(name, headers) else _xml(refusal))
         elif name:
             state = self._state(self._behind.account_of(key))
-            call = _Call(state, name, operation, region, scope["path"], headers, await _body(receive))
+            body = await _body(receive) if body is None else body
+            call = _Call(state, name, operation, region, scope["path"], headers, body)
             try:
                 reply = await self._struck(call, receive, send)
             except Exception as error:
@@ -200,13 +208,45 @@ class Stack:
             if reply is not GONE:
                 await sent(send, reply)
         else:
-            if signed == "iam":
-                body = await _body(receive)
-                if simulation := simulated(body, denied=key == "DENIED"):
-                    await sent(send, simulation)
-                    return
-                receive = _again(body, receive)
-            await self._behind.serve(self._behind.account_of(key), scope, receive, send)
+            await self._motos(key, region, signed, scope, receive if body is None else _again(body, receive), send)
+
+    async def _motos(
+        self, key: str, region: str, signed: str, scope: dict[str, Any], receive: Receive, send: Send
+    ) -> None:
+        account = self._behind.account_of(key)
+        if signed == "iam":
+            body = await _body(receive)
+            if simulation := simulated(body, denied=key == "DENIED"):
+                return await sent(send, simulation)
+            receive = _again(body, receive)
+            action = urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+            if action in _IAM:
+                return await self._iam(account, action, region, scope, receive, send)
+        elif signed == "monitoring":
+            self._measure(self._state(account), region)
+        return await self._behind.serve(account, scope, receive, send)
+
+    async def _iam(
+        self, account: str, action: str, region: str, scope: dict[str, Any], receive: Receive, send: Send
+    ) -> None:
+        """One of moto's calls, through whatever faults it meets."""
+        firing = self.stage.faults.firing(action, region)
+        match await self.stage.before(firing, "iam", receive, send):
+            case Refusal() as refusal:
+                await sent(send, _xml(refusal))
+            case Reply() as reply if reply is not GONE:
+                await sent(send, reply)
+            case None:
+                reply = await self._behind.answer(account, scope, receive)
+                reply = await self.stage.after(firing, reply, receive, send)
+                if reply is not GONE:
+                    await sent(send, reply)
+
+    def _measure(self, state: State, region: str) -> None:
+        """Tells CloudWatch how often each endpoint was invoked since it was last told."""
+        counted = state.region(region).invocations
+        self._behind.measure(state.account, region, dict(counted))
+        counted.clear()
 
     def _state(self, account: str) -> State:
         if account not in self._states:
@@ -274,9 +314,14 @@ class Stack:
 
             if act:
                 wrong = runtime.unacceptable(region, call.operation, match[1], call.headers, call.body)
+                if wrong is None and match[1] in region.endpoints:
+                    region.invocations[match[1], int(wall()) // 60] += 1
                 return wrong or await act(region, match[1], call.headers, call.body, asks)
+        scheduler.fire(region, sagemaker.Hosting(state, region))
         rooms: Mapping[str, object] = {
             "sagemaker": sagemaker.Hosting(state, region, fate),
+            "application-autoscaling": scaling.Scaling(region),
+            "scheduler": scheduler.Scheduler(region),
             "marketplace-discovery": marketplace.Discovery(state),
             "marketplace-agreement": marketplace.Agreements(state),
             "pricing": marketplace.PriceList(state),
@@ -323,6 +368,8 @@ def operations() -> frozenset[str]:
     """All that the stack answers by itself."""
     rooms: Mapping[str, type] = {
         "sagemaker": sagemaker.Hosting,
+        "application-autoscaling": scaling.Scaling,
+        "scheduler": scheduler.Scheduler,
         "marketplace-discovery": marketplace.Discovery,
         "marketplace-agreement": marketplace.Agreements,
         "pricing": marketplace.PriceList,
@@ -334,7 +381,17 @@ def operations() -> frozenset[str]:
         for operation in service(name).operation_names
         if hasattr(room, botocore.xform_name(operation))
     )
-    return frozenset({*ours, *_INVOKES.values(), *api.OPERATIONS.values()})
+    return frozenset({*ours, *_IAM, *_INVOKES.values(), *api.OPERATIONS.values()})
+
+
+def _json(name: str, headers: Mapping[str, str]) -> bool:
+    return bool(name) or "json" in headers.get("content-type", "")
+
+
+def _xml(refusal: Refusal) -> Reply:
+    """As IAM, STS and S3 speak."""
+    said = f"<ErrorResponse><Error><Code>{refusal.code}</Code><Message>{refusal.message}</Message></Error>"
+    return Reply(f"{said}</ErrorResponse>".encode(), refusal.status, {"Content-Type": "text/xml"})
 
 
 class _Left(Exception):

@@ -10,10 +10,12 @@ import asyncio
 import re
 import string
 import urllib.parse
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
-from jina_sm.local.protocol import Receive, Send
+from jina_sm.local.protocol import Receive, Reply, Send
 
 ROLE = "jina-sm-execution"
 _TRUST = """{"Version": "2012-10-17", "Statement": [
@@ -44,6 +46,38 @@ class Behind:
         moto = await asyncio.wrap_future(self._served)
         headers = [*scope["headers"], (b"x-moto-account-id", account.encode())]
         await moto({**scope, "headers": headers}, receive, send)
+
+    async def answer(self, account: str, scope: dict[str, Any], receive: Receive) -> Reply:
+        """What moto answers, which is sent by whoever asked."""
+        told: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            told.append(message)
+
+        await self.serve(account, scope, receive, send)
+        headers = {
+            name.decode(): value.decode() for name, value in told[0]["headers"] if name.lower() != b"content-length"
+        }
+        return Reply(b"".join(each.get("body", b"") for each in told[1:]), told[0]["status"], headers)
+
+    def measure(self, account: str, region: str, counted: Mapping[tuple[str, int], int]) -> None:
+        """Tells CloudWatch of invocations, by endpoint and minute."""
+        from moto.cloudwatch.models import cloudwatch_backends
+
+        data = [
+            {
+                "MetricName": "Invocations",
+                "Dimensions": [
+                    {"Name": "EndpointName", "Value": endpoint},
+                    {"Name": "VariantName", "Value": "AllTraffic"},
+                ],
+                "Timestamp": datetime.fromtimestamp(minute * 60, UTC).replace(tzinfo=None),  # as moto has them
+                "Value": float(count),
+                "Unit": "Count",
+            }
+            for (endpoint, minute), count in counted.items()
+        ]
+        cloudwatch_backends[account][region].put_metric_data("AWS/SageMaker", data)
 
     def account_of(self, key: str) -> str:
         """The account that an access key belongs to."""
@@ -85,8 +119,8 @@ class Behind:
             self._wsgi = DomainDispatcherApplication(create_backend_app)
             self._make_role()
             self._served.set_result(WSGIMiddleware(self._wsgi))
-            target = {"X-Amz-Target": "AnyScaleFrontendService.DescribeScalableTargets"}
-            self._ask("application-autoscaling", self._account, json={"ServiceNamespace": "sagemaker"}, headers=target)
+            import moto.cloudwatch.models
+            import moto.cloudwatch.responses  # noqa: F401
         except BaseException as error:
             if not self._served.done():
                 self._served.set_exception(error)

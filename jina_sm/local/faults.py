@@ -42,7 +42,19 @@ KINDS: Mapping[str, str] = {
     "pause": "*",
 }
 # Where a kind can strike at all, as the beginnings of operations' names.
-_MUTATING = ("Create", "Update", "Delete", "Add", "Accept", "Cancel", "Start", "Request", "Put")
+_MUTATING = (
+    "Create",
+    "Update",
+    "Delete",
+    "Add",
+    "Accept",
+    "Cancel",
+    "Start",
+    "Request",
+    "Put",
+    "Register",
+    "Deregister",
+)
 _MEETS: Mapping[str, tuple[str, ...]] = {
     "model-error": ("InvokeEndpoint",),
     "reorder": ("InvokeEndpoint",),

@@ -198,6 +198,7 @@ _JAVA: Mapping[str, str] = {
     r"[\p{Print}]": "[ -~]",
     r"\p{ASCII}": r"[\x00-\x7f]",
     r"\z": r"\Z",
+    r"\uD800\uDC00-\uDBFF\uDFFF": r"\U00010000-\U0010ffff",  # in two halves, as Java has them
 }
 
 

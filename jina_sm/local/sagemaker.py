@@ -90,7 +90,7 @@ class Hosting:
         coming = self._deployment(asked["EndpointConfigName"])
         quotas.check(self._state, region, coming.params["ProductionVariants"])
         endpoint = Endpoint(name, made.arn, made.tags, region.clock.now(), self._lasts, coming)
-        endpoint.failure = self._fate.failure
+        endpoint.failure = self._fate.failure or coming.short
         for arn in coming.packages.values():
             model = arn and self._state.packaged(arn, region.name)
             if model and not self._state.subscribed(model):  # cancelled since the model was made
@@ -115,7 +115,8 @@ class Hosting:
         if endpoint.status == "Failed":
             return described
         described["ProductionVariants"] = [
-            _variant(variant, running=endpoint.serving is not None) for variant in shown.params["ProductionVariants"]
+            _variant(variant, shown, running=endpoint.serving is not None)
+            for variant in shown.params["ProductionVariants"]
         ]
         if "AsyncInferenceConfig" in shown.params:
             described["AsyncInferenceConfig"] = shown.params["AsyncInferenceConfig"]
@@ -137,8 +138,19 @@ class Hosting:
             raise invalid("Cannot update endpoint with the currently in use endpoint configuration.")
         # AWS reads the old config too, so an update fails once that has been deleted (terraform-provider-aws#40048).
         self._there("endpoint-config", region.configs, endpoint.serving.config)
+        scaled = {key[0].split("/")[3] for key in region.targets if key[0].split("/")[1] == endpoint.name}
+        kinds = (
+            {v["VariantName"]: _types(v) for v in each.params["ProductionVariants"]}
+            for each in (endpoint.serving, coming)
+        )
+        before, after = kinds
+        if held := sorted(name for name in scaled if before.get(name) != after.get(name)):
+            raise invalid(
+                f'The variant(s) "[{", ".join(held)}]" must be deregistered as scalable targets with AWS Auto Scaling '
+                "before they can be removed or have their instance type updated."
+            )
         quotas.check(self._state, region, coming.params["ProductionVariants"])
-        fails = self._fate.failure
+        fails = self._fate.failure or coming.short
         endpoint.begin("Updating", now=region.clock.now(), lasts=self._lasts, coming=coming, failure=fails)
         return {"EndpointArn": endpoint.arn}
 
@@ -227,7 +239,13 @@ class Hosting:
                 model = self._there("model", self._region.models, name).params
                 container = model.get("PrimaryContainer") or model["Containers"][0]
                 packages[name] = container.get("ModelPackageName")
-        return Deployment(config, params, packages)
+        had = self._state.scenario.capacity
+        types: dict[str, str] = {}
+        for variant in params["ProductionVariants"]:
+            count = variant.get("InitialInstanceCount", 1)
+            if found := [each for each in _types(variant) if had.get(each, count) >= count]:
+                types[variant["VariantName"]] = found[0]
+        return Deployment(config, params, packages, types)
 
     def _tags(self, arn: str) -> dict[str, str]:
         kind, _, name = arn.split(":", 5)[5].partition("/")
@@ -273,15 +291,14 @@ def _listed(kind: str, known: Mapping[str, Any], asked: Asked) -> Answer:
     return {f"{kind}s": rows, **more}
 
 
-def _variant(asked: Mapping[str, Any], *, running: bool) -> Answer:
+def _variant(asked: Mapping[str, Any], of: Deployment, *, running: bool) -> Answer:
     wanted, weight = asked.get("InitialInstanceCount", 1), asked["InitialVariantWeight"]
     kept = {name: asked[name] for name in ("ManagedInstanceScaling", "RoutingConfig") if name in asked}
-    if pools := sorted(asked.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])):
-        # There is always room in the pool that is tried first.
-        counts = [wanted if running else 0] + [0] * (len(pools) - 1)
+    if "InstancePools" in asked:
+        on = of.types.get(asked["VariantName"])
         kept["InstancePools"] = [
-            {"InstanceType": pool["InstanceType"], "CurrentInstanceCount": count}
-            for pool, count in zip(pools, counts, strict=True)
+            {"InstanceType": each, "CurrentInstanceCount": wanted if running and each == on else 0}
+            for each in _types(asked)
         ]
     return {
         "VariantName": asked["VariantName"],
@@ -291,6 +308,12 @@ def _variant(asked: Mapping[str, Any], *, running: bool) -> Answer:
         "DesiredInstanceCount": wanted,
         **kept,
     }
+
+
+def _types(variant: Mapping[str, Any]) -> list[str]:
+    """The instance types of a variant, in the order in which they are tried."""
+    pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"]))
+    return [pool["InstanceType"] for pool in pools] or [variant.get("InstanceType", "")]
 
 
 def _spelled(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -25,7 +25,8 @@ class Scenario:
     ``free_trial``: offers have one, once an account and product. ``approval``: the buyer's organisation must approve
     what is bought, and has not yet, has, or has refused. ``payment``: why entitlements fail, such as
     INVALID_PAYMENT_INSTRUMENT; PROVISIONING_IN_PROGRESS keeps them pending. The offers are listed beside the public
-    one. ``quotas`` are instances for endpoint usage by type; ``quota`` is that of any other.
+    one. ``quotas`` are instances for endpoint usage by type; ``quota`` is that of any other. ``capacity`` is how many
+    of a type AWS has to give an endpoint; of any other it has enough.
     """
 
     free_trial: bool = False
@@ -36,6 +37,7 @@ class Scenario:
     future_offer: bool = False
     quota: int = 4
     quotas: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    capacity: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     def changed(self, asked: Mapping[str, Any]) -> Scenario:
         """With some of it changed. Raises InputError."""
@@ -53,13 +55,16 @@ class Scenario:
         if asked.get("payment", "") not in ("", *payments):
             raise InputError(f"payment is one of {', '.join(payments)}, or empty")
         quotas = {**self.quotas, **asked.get("quotas", {})}
-        for name, value in {"quota": asked.get("quota", 0), **quotas}.items():
+        capacity = {**self.capacity, **asked.get("capacity", {})}
+        for name, value in [("quota", asked.get("quota", 0)), *quotas.items(), *capacity.items()]:
             if type(value) is not int or value < 0:
                 raise InputError(f"{name} is a number of instances, not {value!r}")
-        return replace(self, **{**asked, "quotas": MappingProxyType(quotas)})
+        both = {"quotas": MappingProxyType(quotas), "capacity": MappingProxyType(capacity)}
+        return replace(self, **{**asked, **both})
 
     def told(self) -> dict[str, Any]:
-        return {**asdict(replace(self, quotas={})), "quotas": dict(self.quotas)}
+        both = {"quotas": dict(self.quotas), "capacity": dict(self.capacity)}
+        return {**asdict(replace(self, quotas={}, capacity={})), **both}
 
     def limit(self, instance_type: str) -> int:
         """How many such instances the account's endpoints may have in one region."""

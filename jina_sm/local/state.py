@@ -8,6 +8,7 @@ out what has become of that. So a test with its own clock sees every state and w
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from jina_sm.catalog import Catalog, Model
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
+from jina_sm.local.faults import REASONS
 from jina_sm.local.scenario import Scenario
 
 DELETED_AFTER_S = 5.0
@@ -42,11 +44,18 @@ class Deployment:
     """What an endpoint runs: its config, and the package of each model, as they were when it was deployed.
 
     AWS lets both be deleted afterwards, and the endpoint serves on. A package of None is someone's own container.
+    ``types`` are the instance types that were to be had, by variant; where none was, the variant is not there.
     """
 
     config: str
     params: Mapping[str, Any]
     packages: Mapping[str, str | None]
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """Why it cannot come up for want of instances; "": it can."""
+        return "" if len(self.types) == len(self.params["ProductionVariants"]) else REASONS["capacity"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,37 @@ class Endpoint:
         return True
 
 
+@dataclass
+class Scaled:
+    """A scaling target, its tags, and its policies by name."""
+
+    params: dict[str, Any]
+    tags: dict[str, str]
+    arn: str
+    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    created: float = field(default_factory=wall)
+
+
+@dataclass
+class Schedule:
+    """A schedule: what it was made from, and the time at which it acts, as AWS writes it; None: it is not one-time."""
+
+    params: dict[str, Any]
+    due: float | None
+    created: float = field(default_factory=wall)
+
+
+@dataclass
+class Group:
+    """A group of schedules, by their names."""
+
+    name: str
+    arn: str
+    tags: dict[str, str] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    created: float = field(default_factory=wall)
+
+
 class Region:
     """What one account has in one region."""
 
@@ -115,6 +155,10 @@ class Region:
         self.models: dict[str, Made] = {}
         self.configs: dict[str, Made] = {}
         self.quota_requests: list[dict[str, Any]] = []
+        self.invocations: Counter[tuple[str, int]] = Counter()  # by endpoint and minute, until CloudWatch is asked
+        self.targets: dict[tuple[str, str], Scaled] = {}
+        usual = f"arn:aws:scheduler:{name}:{account}:schedule-group/default"
+        self.groups: dict[str, Group] = {"default": Group("default", usual)}
         self._endpoints: dict[str, Endpoint] = {}
 
     def arn(self, kind: str, name: str) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from datetime import UTC, datetime
 from typing import Any
 
+import botocore
 import botocore.session
 import botocore.validate
+import orjson
 import pytest
 
 from jina_sm import catalog, errors, retry
-from jina_sm.deploy import aws, marketplace, plan
+from jina_sm.deploy import aws, marketplace, plan, ttl
 from jina_sm.deploy.plan import Call, Desired, State
+from jina_sm.deploy.scaling import POLICY, Scaling, Target
+from jina_sm.deploy.ttl import Ttl
+from jina_sm.local.protocol import check
 from jina_sm.transport import sagemaker
 from jina_sm.transport.session import DENIED, STALE, UNKNOWN
 
@@ -148,46 +152,78 @@ def test_marketplaces_reason_is_read_beside_the_error_and_in_it() -> None:
     assert isinstance(marketplace.meaning(said("AccessDeniedException", "no"), model), errors.AuthError)
 
 
-def calls() -> list[Call]:
-    desired = Desired(
-        region="us-east-1",
-        model="jina-reranker-v2-base-multilingual",
-        endpoint="jina-sm-reranker-v2-base-multilingual",
-        package_arn=catalog.load().package_arn(catalog.load().model("jina-embeddings-v3"), "us-east-1"),
-        role_arn="arn:aws:iam::123456789012:role/jina-sm-execution",
-        instance_type="ml.g5.xlarge",
-        instance_count=2,
-        tags={"team": "search", "cost-centre": "42"},
-    )
-    first = plan.deployment(desired, State())
-    config = desired.config_params["EndpointConfigName"]
-    there = plan.Endpoint(
-        name=desired.endpoint,
-        arn="arn",
-        status="InService",
-        config="other",
-        tags={tag["Key"]: tag["Value"] for tag in desired.all_tags},
-        created=datetime.now(UTC),
-    )
-    update = plan.deployment(desired, State(endpoints=(there,)))
-    gone = plan.teardown(State(endpoints=(there,), configs=(config,), models=(desired.model_params["ModelName"],)))
-    return [step for step in [*first, *update, *gone] if isinstance(step, Call)]
-
-
-@pytest.mark.parametrize("call", calls(), ids=lambda call: call.operation)
-def test_a_planned_call_is_one_that_aws_describes(call: Call) -> None:
-    operation = "".join(word.title() for word in call.operation.split("_"))
-    shape = service("sagemaker").operation_model(operation).input_shape
-    report = botocore.validate.ParamValidator().validate(call.params, shape)
-    assert not report.has_errors(), report.generate_report()
-    for name, value in call.params.items():
-        pattern = shape.members[name].metadata.get("pattern")
-        if pattern:
-            assert re.fullmatch(pattern, value)
-        assert len(value) <= shape.members[name].metadata.get("max", 10_000) if isinstance(value, str | list) else True
-
-
 def test_a_frozen_value_stays_as_it_is() -> None:
-    call = calls()[0]
+    call = planned()[0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         call.operation = "other"  # type: ignore[misc]
+
+
+def planned() -> list[Call]:
+    """Every kind of call that a plan can hold, with every parameter that it can have."""
+    desired = Desired(
+        region="us-east-1",
+        model="jina-embeddings-v3",
+        endpoint="jina-sm-embeddings-v3",
+        package_arn="arn:aws:sagemaker:us-east-1:865070037744:model-package/jina-embeddings-v3-380c",
+        role_arn="arn:aws:iam::123456789012:role/jina-sm-execution",
+        instance_type="ml.g5.xlarge",
+        instance_count=1,
+        fallbacks=("ml.g5.2xlarge",),
+        tags={"team": "search"},
+        subnets=("subnet-0123456789abcdef0",),
+        security_groups=("sg-0123456789abcdef0",),
+        kms_key="alias/search",
+        scaling=Scaling(least=1, most=4, target=5.0),
+        ttl=Ttl(
+            seconds=3600,
+            ends=datetime(2030, 1, 1, tzinfo=UTC),
+            role_arn=ttl.role_arn("123456789012"),
+            role=ttl.role("123456789012", there=False, policy=None),
+        ),
+    )
+    name, config = desired.endpoint, desired.config_params["EndpointConfigName"]
+    tags = {tag["Key"]: tag["Value"] for tag in desired.all_tags}
+    there = plan.Endpoint(
+        name=name, arn="arn", status="InService", config=config, tags=tags, created=datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    arn = f"arn:aws:sagemaker:us-east-1:123456789012:endpoint-config/{config}"
+    running = State(
+        endpoints=(there,),
+        configs=(config,),
+        models=(desired.model_params["ModelName"],),
+        targets=(Target(endpoint=name, least=1, most=4, policies={POLICY: 5.0}),),
+        schedules=(ttl.Schedule(endpoint=name, seconds=60),),
+        logs=(name,),
+        known={config: plan.Config(arn=arn, tags=tags)},
+    )
+    paused = plan.Config(arn=arn, tags={**tags, plan.PAUSED_TAG: "1-4@5"})
+    steps = [
+        *plan.deployment(desired, State()),
+        *plan.deployment(dataclasses.replace(desired, instance_count=2), running),
+        *plan.pause(running),
+        *plan.resume(dataclasses.replace(running, endpoints=(), targets=(), known={config: paused})),
+        *plan.teardown(running),
+        *ttl.role_removal(),
+    ]
+    return [step for step in steps if isinstance(step, Call)]
+
+
+def test_every_planned_call_satisfies_awss_own_model() -> None:
+    calls = planned()
+    assert len({(call.service, call.operation) for call in calls}) == 23
+    for call in calls:
+        model = service(call.service)
+        names = {botocore.xform_name(name): name for name in model.operation_names}
+        shape = model.operation_model(names[call.operation]).input_shape
+        report = botocore.validate.ParamValidator().validate(dict(call.params), shape)
+        assert not report.has_errors(), f"{call}: {report.generate_report()}"
+        check(shape, orjson.loads(orjson.dumps(dict(call.params))))  # lengths, patterns and enumerations too
+
+
+def test_what_a_schedule_asks_of_sagemaker_is_what_sagemaker_takes() -> None:
+    (call,) = [call for call in planned() if call.operation == "create_schedule"]
+    target = call.params["Target"]
+    operation = target["Arn"].rpartition(":")[2]
+    assert target["Arn"].startswith("arn:aws:scheduler:::aws-sdk:sagemaker:")
+    shape = service("sagemaker").operation_model(operation[0].upper() + operation[1:]).input_shape
+    check(shape, orjson.loads(target["Input"]))

@@ -12,26 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import jina_sm.cli
+from tests.conftest import Told
 
 V3 = "jina-embeddings-v3"
-Told = tuple[int, str, str]
 Run = Callable[..., Told]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    def typed(*words: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["jina-sm", *words])
-        capfdbinary.readouterr()
-        code = 0
-        try:
-            jina_sm.cli.main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        out, err = capfdbinary.readouterr()
-        return code, out.decode(), err.decode()
-
+def run(typed: Run) -> Run:
     return typed
 
 

@@ -1,0 +1,139 @@
+"""
+Taking endpoints away for now, and back: what bills is the endpoint; its config and its model cost nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jina_sm import catalog
+from jina_sm.clock import Clock
+from jina_sm.deploy import plan as plans
+from jina_sm.deploy import ttl
+from jina_sm.deploy.aws import ControlPlane, schedule_role
+from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Endpoint, State, Step
+from jina_sm.deploy.run import Inventory, Listener, Walk, raise_if, side_by_side, status
+from jina_sm.deploy.ttl import Ttl
+from jina_sm.errors import DeployError, InputError
+from jina_sm.transport.session import session as default_session
+
+Steps = dict[tuple[str, str], list[Step]]
+
+
+def found(
+    target: str,
+    *,
+    regions: Sequence[str] | None = None,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+) -> Inventory:
+    """What there is of a model's endpoints, or of the endpoint of a name, in the regions given or in all.
+
+    Raises InputError for what is neither a model nor the name of anything there.
+    """
+    known = known or catalog.load()
+    try:
+        return status(model=known.model(target).key, regions=regions, session=session, known=known)
+    except InputError:
+        if not catalog.is_name(target):
+            raise
+    everything = status(regions=regions, session=session, known=known)
+    name = catalog.PREFIX + target.removeprefix(catalog.PREFIX)
+    parts = {region: replace(each, state=each.state.of(name)) for region, each in everything.found.items()}
+    if not everything.failed and all(each.state.empty for each in parts.values()):
+        raise InputError(
+            f"{target!r} is neither a model nor an endpoint that this tool made{catalog.nearest(target, known.models)}",
+            cure="`jina-sm status` lists yours.",
+        )
+    return Inventory(found=parts, failed=everything.failed)
+
+
+def pausing(inventory: Inventory) -> Steps:
+    """The steps that pause what was found, by region and endpoint."""
+    return {
+        (region, name): plans.pause(each.state.of(name))
+        for region, each in inventory.found.items()
+        for name in (endpoint.name for endpoint in each.state.endpoints)
+    }
+
+
+def resuming(inventory: Inventory, *, ttl_s: int | None = None, session: Any = None) -> Steps:
+    """The steps that bring back what was paused, or was deleted when its time was up. Raises DeployError.
+
+    ``ttl_s``: for so many seconds.
+    """
+    steps: Steps = {}
+    for region, each in inventory.found.items():
+        for part in each.state.by_endpoint():
+            if not (part.endpoints or part.configs):
+                continue
+            name = part.endpoints[0].name if part.endpoints else part.configs[0].rpartition("-")[0]
+            try:
+                steps[region, name] = plans.resume(part)
+            except DeployError as error:
+                error.target, error.region = name, region
+                raise
+            if ttl_s is not None:
+                guard = _ttl(ttl_s, session or default_session(), region)
+                steps[region, name] = [
+                    *ttl.set_to(name, guard, next(iter(part.schedules), None), _tags(part)),
+                    *steps[region, name],
+                ]
+    return {key: each for key, each in steps.items() if each}
+
+
+def take(
+    steps: Steps,
+    *,
+    session: Any = None,
+    on_event: Listener | None = None,
+    clock: Clock = Clock(),  # noqa: B008
+) -> dict[str, list[Endpoint]]:
+    """Takes the steps, the regions side by side; the endpoints that are there then, by region.
+
+    Nothing is rolled back: the same again goes on from what is there. Raises its error, or PartialError.
+    """
+    aws = session or default_session()
+
+    def in_region(region: str, stop: threading.Event) -> list[Endpoint]:
+        walk = Walk(ControlPlane(aws, region), on_event, clock, stop)
+        there = []
+        for (_, name), each in ((key, each) for key, each in steps.items() if key[0] == region):
+            walk.take(each)
+            there += [endpoint for endpoint in (walk.control.endpoint(name),) if endpoint]
+        return there
+
+    done, failed = side_by_side(dict.fromkeys(region for region, _ in steps), in_region)
+    raise_if(failed, done, "not all is done")
+    return done
+
+
+def pause(target: str, *, regions: Sequence[str] | None = None, session: Any = None, **more: Any) -> Steps:
+    """Takes away a model's endpoints, or the one of a name, and keeps what they were made from; the steps taken."""
+    aws = session or default_session()
+    steps = pausing(found(target, regions=regions, session=aws))
+    take(steps, session=aws, **more)
+    return steps
+
+
+def resume(
+    target: str, *, regions: Sequence[str] | None = None, ttl_s: int | None = None, session: Any = None, **more: Any
+) -> dict[str, list[Endpoint]]:
+    """Brings back what was paused; the endpoints by region."""
+    aws = session or default_session()
+    return take(resuming(found(target, regions=regions, session=aws), ttl_s=ttl_s, session=aws), session=aws, **more)
+
+
+def _ttl(seconds: int, aws: Any, region: str) -> Ttl:
+    acting, making = schedule_role(aws, region)
+    ends = datetime.now(UTC) + timedelta(seconds=seconds)
+    return Ttl(seconds=seconds, ends=ends, role_arn=acting, role=making)
+
+
+def _tags(part: State) -> dict[str, str]:
+    of = next(iter(part.known.values())).tags
+    return {key: value for key, value in of.items() if key in (plans.OWNER[0], MODEL_TAG, ENDPOINT_TAG)}
