@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from jina_sm import chunking, packing, tokens, values, wire
+from jina_sm import packing, tokens, values, wire
 from jina_sm.catalog import Model
 from jina_sm.errors import InputError, JinaSMError, ProtocolError
 from jina_sm.exchange import Answer, Send, Work
@@ -38,6 +38,7 @@ from jina_sm.values import (
 )
 
 if TYPE_CHECKING:
+    from jina_sm.chunking import By
     from jina_sm.wire.readers import Reading
 
 _BYTES_A_NUMBER = {"A": 12.6, "B": 20.6}  # a v3 row of 1,024 numbers is 12.9 kB of JSON, one of v5 21 kB
@@ -169,13 +170,15 @@ class Asking:
         *,
         max_tokens: int,
         overlap: int,
-        by: chunking.By,
+        by: By,
         task: str | None,
         dimensions: int | None,
         normalize: bool,
         late_chunking: bool,
     ) -> Job[Document]:
         """One vector a passage; with late chunking, the passages of a window travel together and with nothing else."""
+        from jina_sm import chunking  # its tables of where a text may be cut take a while to make
+
         room = int(self.model.max_tokens * self._surely)  # so that a window that is longer than believed fits too
         if max_tokens > room:
             raise InputError(

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from jina_sm import calls, catalog, packing, retry, tokens
 from jina_sm.calls import Job
-from jina_sm.chunking import By
 from jina_sm.clock import Clock
 from jina_sm.driver import Ticket
 from jina_sm.errors import InputError
@@ -33,6 +32,7 @@ from jina_sm.values import Completion, Document, Embeddings, Item, Media, MultiV
 IN_FLIGHT = 6
 """Requests in flight to one instance: a single instance is kept busy by 4 to 8, and more only lengthen the queue."""
 if TYPE_CHECKING:  # asyncio takes as long to import as all of this
+    from jina_sm.chunking import By
     from jina_sm.tasks import Tasks
     from jina_sm.wire.readers import Reading
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import heapq
-import statistics
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -382,7 +381,7 @@ class Exchange(Generic[_Job]):
         """The median of recent answers of about that size, or of the next larger; None: too few are known."""
         for bucket in range(tokens.bit_length(), 64):
             if len(seen := self._took.get(bucket, ())) >= _SEEN_BEFORE_HEDGING:
-                return statistics.median(seen)
+                return sorted(seen)[len(seen) // 2]
         return None
 
     def _lane(self, now: float, *, beside: int | None = None) -> int:
