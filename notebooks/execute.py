@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
+
+CELL_S = 100
+# A kernel that hangs says where, before it is given up.
+_SAY_WHERE = f"import faulthandler, sys; faulthandler.dump_traceback_later({CELL_S - 30}, file=sys.__stderr__)"
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
@@ -21,11 +27,26 @@ def executed(path: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
     # The kernel must be this interpreter, whatever kernels the user has installed.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    NotebookClient(notebook, timeout=300, kernel_name="python3", record_timing=False).execute(cwd=str(path.parent))
+    with tempfile.TemporaryDirectory() as sockets:
+        client = NotebookClient(
+            notebook,
+            timeout=CELL_S,
+            kernel_name="python3",
+            record_timing=False,
+            config=_unraced(sockets),
+            extra_arguments=[f"--IPKernelApp.exec_lines={_SAY_WHERE}"],
+        )
+        client.execute(cwd=str(path.parent))
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = joined(cell.outputs)
     return notebook
+
+
+def _unraced(sockets: str) -> Config:
+    """The kernel is reached by files: a port is chosen a moment before it is used, and may be taken meanwhile."""
+    by_files = {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}
+    return Config({"KernelManager": by_files} if os.name == "posix" else {})
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
