@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from numbers import Integral, Real
 from types import TracebackType
@@ -477,6 +477,17 @@ class AsyncClient(_Opening[AsyncTransport]):
         """As ``Client.read``."""
         return await self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
 
+    def read_stream(
+        self, html: str, *, instruction: str | None = None, schema: str | None = None
+    ) -> AsyncGenerator[str, None]:
+        """As ``Client.read_stream``, for ``async for``."""
+        letter, reading = self._asking.stream(html, instruction=instruction, schema=schema)
+        home = self._driver.home
+        stream = getattr(home, "stream", None)  # by its name, since its module imports asyncio
+        if stream is None:
+            raise InputError(f"{home.name} does not stream", cure="Ask read().")
+        return _pieces_of(stream(letter.request), reading)
+
     async def close(self) -> None:
         """Ends the client's connections. Calls under way are finished first."""
         await self._driver.close()
@@ -519,6 +530,15 @@ class AsyncClient(_Opening[AsyncTransport]):
 def _pieces(parts: Generator[bytes, None, None], reading: Reading) -> Iterator[str]:
     with contextlib.closing(parts):  # hung up, if whoever reads has had enough
         for part in parts:
+            if piece := reading.feed(part):
+                yield piece
+        if rest := reading.end():
+            yield rest
+
+
+async def _pieces_of(parts: AsyncGenerator[bytes, None], reading: Reading) -> AsyncGenerator[str, None]:
+    async with contextlib.aclosing(parts):
+        async for part in parts:
             if piece := reading.feed(part):
                 yield piece
         if rest := reading.end():

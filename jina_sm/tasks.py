@@ -45,6 +45,11 @@ class Tasks:
         self._finished = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def home(self) -> AsyncTransport:
+        """The first target."""
+        return self._transports[0]
+
     async def run(
         self, job: Job[Any], *, timeout_s: float | None, collect: bool, keep: list[Response] | None = None
     ) -> Call[Ticket]:

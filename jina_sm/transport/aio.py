@@ -13,7 +13,7 @@ import contextlib
 import importlib.util
 import os
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,30 @@ class AsyncSageMakerTransport:
             raise sagemaker.meaning(service.refusal(status, told, body), target=self.endpoint_name, region=self.region)
         return Response(body, told.get("x-amzn-requestid"), told)
 
+    async def stream(self, request: Request) -> AsyncGenerator[bytes, None]:
+        """As ``SageMakerTransport.stream``: the answer's bytes as they come."""
+        import aiohttp
+        from botocore.eventstream import ParserError
+
+        where: dict[str, Any] = {"target": self.endpoint_name, "region": self.region}
+        with translated(**where, unreachable=errors.ModelUnavailableError):
+            service = await self._service()
+            path = f"/endpoints/{urllib.parse.quote(self.endpoint_name, safe='')}/invocations-response-stream"
+            headers = await service.signed(service.url + path, request, accept="X-Amzn-SageMaker-Accept")
+        async with self._pool.asked(service.url + path, headers, request.body) as answer:
+            if answer.status >= 300:
+                told = service.refusal(answer.status, lowered(answer.headers), await answer.read())
+                raise sagemaker.meaning(told, **where)
+            events = service.events()
+            try:
+                async for chunk in answer.content.iter_any():
+                    for event in events(chunk):
+                        if "Error" in event:
+                            raise sagemaker.meaning(event, **where)
+                        yield event.get("PayloadPart", {}).get("Bytes", b"")
+            except (aiohttp.ClientPayloadError, ParserError) as error:
+                raise errors.ModelUnavailableError(f"the stream broke off: {error}", **where) from error
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -148,12 +172,12 @@ class _Service:
         self._credentials = credentials
         self._refreshing: asyncio.Task[Any] | None = None
 
-    async def signed(self, url: str, request: Request) -> dict[str, str]:
-        """The request's headers, with a signature."""
+    async def signed(self, url: str, request: Request, accept: str = "Accept") -> dict[str, str]:
+        """The request's headers, with a signature. ``accept``: how the operation calls that one."""
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
 
-        headers = {"Content-Type": request.content_type, "Accept": request.accept}
+        headers = {"Content-Type": request.content_type, accept: request.accept}
         unsigned = AWSRequest("POST", url, data=request.body, headers=headers)
         SigV4Auth(await self._keys(), self._model.signing_name, self._region).add_auth(unsigned)
         return {**unsigned.headers, "Accept-Encoding": "identity", "User-Agent": http.USER_AGENT}
@@ -167,6 +191,21 @@ class _Service:
             self._refreshing = asyncio.create_task(asyncio.to_thread(self._credentials.get_frozen_credentials))
         return await asyncio.shield(self._refreshing)  # who leaves does not end it for the others
 
+    def events(self) -> Callable[[bytes], Iterator[dict[str, Any]]]:
+        """A reader of event streams: fed bytes, it gives the events that are whole, an error as a ClientError's."""
+        from botocore.eventstream import EventStreamBuffer
+        from botocore.parsers import EventStreamJSONParser
+
+        shape = self._model.operation_model("InvokeEndpointWithResponseStream").output_shape.members["Body"]
+        buffer, parser = EventStreamBuffer(), EventStreamJSONParser()
+
+        def read(chunk: bytes) -> Iterator[dict[str, Any]]:
+            buffer.add_data(chunk)
+            for message in buffer:
+                yield parser.parse(message.to_response_dict(), shape)
+
+        return read
+
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         """An answer other than 200, as the ``response`` of botocore's ClientError."""
         from botocore.awsrequest import HeadersDict
@@ -177,6 +216,10 @@ class _Service:
         read: dict[str, Any] = parser.parse(said, self._model.operation_model("InvokeEndpoint").output_shape)
         shape = self._model.shape_for_error_code(read.get("Error", {}).get("Code", ""))
         return read | (parser.parse(said, shape) if shape else {})
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): said for name, said in headers.items()}
 
 
 @dataclass
@@ -198,6 +241,14 @@ class _Pool:
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers by lower-case names, and body. Raises ModelTimeoutError or ModelUnavailableError."""
+        async with self.asked(url, headers, body) as answer:
+            return answer.status, lowered(answer.headers), await answer.read()
+
+    @contextlib.asynccontextmanager
+    async def asked(
+        self, url: str, headers: Mapping[str, str], body: bytes
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """The answer as soon as it begins; what breaks while it is read is told apart as in ``post``."""
         import aiohttp
         from yarl import URL
 
@@ -210,7 +261,7 @@ class _Pool:
                 allow_redirects=False,
                 proxy=self._proxy,
             ) as answer:
-                return answer.status, {name.lower(): said for name, said in answer.headers.items()}, await answer.read()
+                yield answer
         except aiohttp.SocketTimeoutError as error:
             raise http.unanswered(self.read_timeout_s, **self.facts) from error
         except aiohttp.ClientSSLError as error:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
+from typing import Any
 
 import boto3
 import pytest
 
 from jina_sm import errors, wire
 from jina_sm.local import eventstream
-from jina_sm.transport import Request
+from jina_sm.transport import Request, Response
+from jina_sm.transport.aio import AsyncSageMakerTransport
 from jina_sm.transport.sagemaker import SageMakerTransport
 from jina_sm.values import ReadRequest
 from tests.conftest import Served
@@ -26,10 +29,49 @@ ASKED = ReadRequest(html=PAGE, stream=True)
 LOCAL = boto3.Session("local", "local", region_name="us-east-1")
 
 
+class InTurns:
+    """The transport of an event loop, asked as the one of threads is."""
+
+    def __init__(self, name: str, region: str, **settings: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._transport = self._do(self._made(name, region, settings))
+
+    async def _made(self, name: str, region: str, settings: dict[str, Any]) -> AsyncSageMakerTransport:
+        return AsyncSageMakerTransport(name, region, **settings)
+
+    def _do(self, act: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(act)
+
+    def stream(self, request: Request) -> Generator[bytes, None, None]:
+        coming = self._transport.stream(request)
+        try:
+            while True:
+                try:
+                    yield self._do(anext(coming))  # type: ignore[arg-type]
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._do(coming.aclose())
+
+    def send(self, request: Request) -> Response:
+        response: Response = self._do(self._transport.send(request))
+        return response
+
+    def close(self) -> None:
+        self._do(self._transport.close())
+        self._do(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+@pytest.fixture(params=[SageMakerTransport, InTurns], ids=["threads", "event loop"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
 @pytest.fixture
-def transport(stack: Served) -> Iterator[SageMakerTransport]:
+def transport(stack: Served, kind: Any) -> Iterator[Any]:
     stack.deploy(READER)
-    made = SageMakerTransport("e", "us-east-1", aws=LOCAL, url=stack.url)
+    made = kind("e", "us-east-1", aws=LOCAL, url=stack.url)
     yield made
     made.close()
 
@@ -38,7 +80,7 @@ def asked(stack: Served, request: ReadRequest = ASKED) -> Request:
     return Request(wire.dialect(stack.stack.state.catalog.model(READER)).encode_request(request))
 
 
-def test_a_page_is_read_piece_by_piece(stack: Served, transport: SageMakerTransport) -> None:
+def test_a_page_is_read_piece_by_piece(stack: Served, transport: Any) -> None:
     dialect = wire.dialect(stack.stack.state.catalog.model(READER))
     reading = dialect.reading(ASKED)  # type: ignore[attr-defined]
     told = [reading.feed(part) for part in transport.stream(asked(stack))]
@@ -50,7 +92,7 @@ def test_a_page_is_read_piece_by_piece(stack: Served, transport: SageMakerTransp
     assert whole.text.startswith("Bicycles\n====")
 
 
-def test_a_stream_is_asked_for_and_had_in_one_body_too(stack: Served, transport: SageMakerTransport) -> None:
+def test_a_stream_is_asked_for_and_had_in_one_body_too(stack: Served, transport: Any) -> None:
     said = transport.send(asked(stack))
     lines = [line for line in said.body.split(b"\n") if line]
     assert said.headers["content-type"].startswith("text/event-stream")
@@ -66,18 +108,18 @@ def test_a_stream_is_asked_for_and_had_in_one_body_too(stack: Served, transport:
     assert b"".join(parts) == said.body
 
 
-def test_a_stream_that_is_refused_is_an_error_of_ours(stack: Served, transport: SageMakerTransport) -> None:
+def test_a_stream_that_is_refused_is_an_error_of_ours(stack: Served, transport: Any, kind: Any) -> None:
     with pytest.raises(errors.BadRequestError, match="field required") as caught:
         next(transport.stream(Request(b'{"model": "ReaderLM-v2"}')))
     assert (caught.value.status, caught.value.target, caught.value.region) == (400, "e", "us-east-1")
-    nowhere = SageMakerTransport("none", "us-east-1", aws=LOCAL, url=stack.url)
+    nowhere = kind("none", "us-east-1", aws=LOCAL, url=stack.url)
     with pytest.raises(errors.EndpointNotFoundError):
         next(nowhere.stream(asked(stack)))
     nowhere.close()
 
 
-def test_a_model_that_takes_too_long_is_a_timeout_in_a_stream_too(paced: Served) -> None:
-    transport = SageMakerTransport("e", "us-east-1", aws=LOCAL, url=paced.url)
+def test_a_model_that_takes_too_long_is_a_timeout_in_a_stream_too(paced: Served, kind: Any) -> None:
+    transport = kind("e", "us-east-1", aws=LOCAL, url=paced.url)
     body = json.dumps({"data": [{"text": "word " * 100}]}).encode()
     with pytest.raises(errors.ModelTimeoutError, match="did not finish in time"):
         list(transport.stream(Request(body)))
@@ -142,10 +184,10 @@ FIRST = b"".join(eventstream.parts(b"data: "))
     ],
 )
 def test_a_stream_that_breaks_off_is_an_error_after_what_had_come(
-    answers: Answers, second: bytes | None, why: str
+    answers: Answers, second: bytes | None, why: str, kind: Any
 ) -> None:
     answers.frames, answers.then = ((FIRST, second), "ends") if second else ((FIRST,), "hangs up")
-    transport = SageMakerTransport("e", "us-east-1", aws=LOCAL, url=f"http://127.0.0.1:{answers.server_port}")
+    transport = kind("e", "us-east-1", aws=LOCAL, url=f"http://127.0.0.1:{answers.server_port}")
     coming = transport.stream(Request(b"{}"))
     assert next(coming) == b"data: "
     with pytest.raises(errors.ModelUnavailableError, match=why) as caught:
@@ -154,15 +196,15 @@ def test_a_stream_that_breaks_off_is_an_error_after_what_had_come(
     transport.close()
 
 
-def test_a_stream_of_the_local_stack_can_break_off_too(stack: Served, transport: SageMakerTransport) -> None:
+def test_a_stream_of_the_local_stack_can_break_off_too(stack: Served, transport: Any) -> None:
     stack.stack.stage.faults.add({"kind": "truncate", "operation": "InvokeEndpointWithResponseStream"})
     with pytest.raises(errors.ModelUnavailableError, match="broke off"):
         list(transport.stream(asked(stack)))
 
 
-def test_a_stream_left_early_is_hung_up(answers: Answers) -> None:
+def test_a_stream_left_early_is_hung_up(answers: Answers, kind: Any) -> None:
     answers.frames, answers.then = (FIRST,) * 2, "waits"
-    transport = SageMakerTransport("e", "us-east-1", aws=LOCAL, url=f"http://127.0.0.1:{answers.server_port}")
+    transport = kind("e", "us-east-1", aws=LOCAL, url=f"http://127.0.0.1:{answers.server_port}")
     coming = transport.stream(Request(b"{}"))
     assert next(coming) == b"data: "
     assert not answers.left.is_set()

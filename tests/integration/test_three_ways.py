@@ -214,6 +214,14 @@ def test_a_page_is_read_whole_or_as_it_is_written(stack: Served) -> None:
         with pytest.raises(errors.InputError, match="html is empty"):
             client.read_stream("")
 
+    async def streamed() -> list[str]:
+        async with AsyncClient.sagemaker("e", model="ReaderLM-v2", region="us-east-1") as client:
+            with pytest.raises(errors.InputError, match="html is empty"):
+                client.read_stream("")
+            return [piece async for piece in client.read_stream(HTML * 9)]
+
+    assert asyncio.run(streamed()) == pieces
+
 
 def test_answers_can_be_had_as_they_came(stack: Served) -> None:
     stack.deploy(V3)
