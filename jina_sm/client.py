@@ -251,7 +251,8 @@ class Client(_Opening[Transport]):
         ``truncate``: a text that is too long is cut by the model, not refused. Where the model takes them, images and
         other media may stand among the texts (``jina_sm.image(...)``); a PDF is asked alone and has a row a page.
 
-        ``on_error="collect"``: an item that the model refuses is set down in ``.errors`` and the rest is embedded;
+        ``on_error="collect"``: an item that the model refuses is set down in ``.errors`` and the rest is embedded; so
+        is what was not answered when the target failed for good or the time was up, unless nothing was.
         "raise": its error is raised, with its ``index``. ``timeout_s``: a DeadlineExceededError after so long.
         """
         job = self._asking.embed(

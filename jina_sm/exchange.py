@@ -467,12 +467,22 @@ class Exchange(Generic[_Job]):
             return
         if told_apart and (rule.isolate or rule.split):
             error.index = piece.items[0]
-        call.error = error
-        self._end(call, now)
+        self._fail(call, error, now)
 
     def _late(self, call: Call[_Job], now: float) -> None:
-        call.error = DeadlineExceededError(f"no answer within {now - call.began:.3g} s")
-        self._end(call, now)
+        self._fail(call, DeadlineExceededError(f"no answer within {now - call.began:.3g} s"), now)
+
+    def _fail(self, call: Call[_Job], error: JinaSMError, now: float) -> None:
+        """It is no item's fault: the call ends. One that collects keeps what was answered, if anything was."""
+        if not call.collect or not call.answers:
+            call.error = error
+            return self._end(call, now)
+        answered = {item for answer in call.answers for item in answer.items}
+        for item in (item for batch in call.work.batches for item in batch):
+            if item not in answered and item not in call.failures:
+                call.failures[item] = copy.copy(error)
+                call.failures[item].__cause__, call.failures[item].index = error.__cause__, item
+        return self._end(call, now)
 
     def _less(self, call: Call[_Job], items: int, now: float) -> None:
         call.missing -= items

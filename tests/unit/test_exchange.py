@@ -655,3 +655,33 @@ def test_what_happens_is_told_in_order() -> None:
 def test_a_policy_that_cannot_work_is_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(errors.InputError):
         Policy(**setting)
+
+
+@pytest.mark.parametrize("collect", [True, False])
+@pytest.mark.parametrize("time_is_up", [True, False])
+def test_who_collects_keeps_what_was_answered_before_the_end(collect: bool, time_is_up: bool) -> None:
+    exchange = machine(policy=Policy(budget=0))
+    deadline = 5.0 if time_is_up else None
+    call = exchange.add("job", work([[0], [1], [2]]), 0.0, deadline=deadline, collect=collect)
+    answer(exchange, sent(exchange))
+    if not time_is_up:
+        exchange.failed(sent(exchange), errors.AuthError("the key has expired"), 0.0)
+    assert exchange.next(9.0) is None
+    kind = errors.DeadlineExceededError if time_is_up else errors.AuthError
+    assert call.over
+    if not collect:
+        assert isinstance(call.error, kind)
+        return
+    assert call.error is None
+    assert values(call) == {0: 0}
+    assert {item: type(error) for item, error in call.failures.items()} == {1: kind, 2: kind}
+    assert call.failures[1] is not call.failures[2]
+    assert [call.failures[item].index for item in (1, 2)] == [1, 2]
+
+
+def test_who_collects_nothing_hears_why() -> None:
+    exchange = machine(policy=Policy(budget=0))
+    call = exchange.add("job", work([[0], [1]]), 0.0, collect=True)
+    exchange.failed(sent(exchange), errors.AuthError("no such key"), 0.0)
+    assert isinstance(call.error, errors.AuthError)
+    assert not call.failures
