@@ -1,4 +1,5 @@
 # Two commands: `make demo` runs the main job on this machine, `make test` runs everything CI runs.
+# `make docs` writes docs/commands.md anew, which `make test` holds to the commands.
 # `make third-party` runs other people's clients against the local stack, each in a virtualenv of its own.
 # All make virtualenvs and install what they need, once; after that they need no network.
 
@@ -6,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check tests notebook notebook-sagemaker third-party format clean \
+.PHONY: demo test check tests docs notebook notebook-sagemaker third-party format clean \
 	benchmark-startup benchmark-decode benchmark-ingest \
 	benchmark-bulk benchmark-simulated
 
@@ -23,6 +24,9 @@ check: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/commands.py
 
 notebook: $(VENV)/.dev
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb

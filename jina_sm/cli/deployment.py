@@ -28,6 +28,9 @@ regions_option = click.option(
     metavar="REGION",
     help="Again for each; default: JINA_SM_REGIONS, AWS's.",
 )
+everywhere_option = click.option(
+    "--region", "-r", "regions", multiple=True, metavar="REGION", help="Again for each; default: all there are."
+)
 profile_option = click.option("--profile", metavar="NAME", help="The AWS profile, instead of the environment's.")
 
 
@@ -182,7 +185,7 @@ def _run(plans: list[Plan], aws: Any, as_json: bool) -> dict[str, Mapping[str, E
 
 
 @click.command()
-@regions_option
+@everywhere_option
 @profile_option
 @show.json_option
 def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None:
@@ -205,7 +208,7 @@ def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None
 @click.argument("model", required=False)
 @click.option("--all", "every", is_flag=True, help="Everything this tool has deployed.")
 @click.option("--logs", is_flag=True, help="And the endpoints' log groups, which go by name.")
-@regions_option
+@everywhere_option
 @profile_option
 @show.yes_option
 @show.json_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jina_sm.cli import show
-from jina_sm.cli.deployment import endpoint_json, profile_option, regions_option, reported, session
+from jina_sm.cli.deployment import endpoint_json, everywhere_option, profile_option, reported, session
 
 if TYPE_CHECKING:
     from jina_sm.deploy.guards import Steps
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("target", metavar="MODEL|NAME")
-@regions_option
+@everywhere_option
 @profile_option
 @show.yes_option
 @show.json_option
@@ -48,7 +48,7 @@ def pause(target: str, regions: tuple[str, ...], profile: str | None, yes: bool,
 
 @click.command()
 @click.argument("target", metavar="MODEL|NAME")
-@regions_option
+@everywhere_option
 @click.option("--ttl", metavar="DURATION", help="AWS deletes the endpoint after it (90m, 8h, 2d).")
 @profile_option
 @show.yes_option
@@ -81,7 +81,7 @@ def resume(
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@regions_option
+@everywhere_option
 @click.option("--idle", default="24h", show_default=True, metavar="DURATION", help="Not invoked for so long is idle.")
 @click.option("--all-jina", is_flag=True, help="Also endpoints that others made of Jina's packages.")
 @click.option("--remove", is_flag=True, help="Remove what is listed and ours, and what is named.")
@@ -138,7 +138,8 @@ def orphans(
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default="jina-sm.toml")
 @click.option("--schema", is_flag=True, help="Print the file's JSON Schema instead.")
-def init(file: Path, schema: bool) -> None:
+@show.json_option
+def init(file: Path, schema: bool, as_json: bool) -> None:
     """Write a FILE that says what should be in service, for `jina-sm deploy -f`; never over one that is there."""
     from jina_sm.deploy import fleetfile
 
@@ -151,6 +152,8 @@ def init(file: Path, schema: bool) -> None:
         raise click.UsageError(f"{file} is there already.") from None
     except OSError as error:
         raise click.UsageError(f"{file} cannot be written: {error.strerror}.") from None
+    if as_json:
+        return show.json({"wrote": str(file)})
     click.echo(f"wrote {file}: `jina-sm deploy -f {file} --plan` shows what it would do")
     return None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 from typing import Any
 
 import click
@@ -46,6 +46,7 @@ def local() -> None:
     help="constant: a hash of each text, which needs no model.",
 )
 @click.option("--detach", "-d", is_flag=True, help="Leave it running and come back.")
+@show.json_option
 def up(
     port: int | None,
     ready_after: float,
@@ -54,58 +55,89 @@ def up(
     instances: int | None,
     vectors: str,
     detach: bool,
+    as_json: bool,
 ) -> None:
-    """Run the stack in the foreground until Ctrl-C, or --detach."""
+    """Run the stack in the foreground until Ctrl-C, or --detach.
+
+    With --json it says where it is, once it answers.
+    """
     from jina_sm import local as stack
 
     number = _port(port)
     speed = stack.Speed(profile=profile, time_scale=time_scale, instances=instances, vectors=vectors)
+
+    def up_with(vectors: str) -> None:
+        _hint(number, vectors)
+        if as_json:
+            show.json({"port": number, "url": f"http://127.0.0.1:{number}", "vectors": vectors})
+            sys.stdout.flush()  # a pipe is told now, not when the stack ends
+
     if detach:
         if found := stack.running_as(number, speed):
             show.say(f"already up on port {number}")
         else:
             stack.start_detached(number, ready_after, speed=speed)
-        _hint(number, (found or speed).vectors)
+        up_with((found or speed).vectors)
     else:
-        stack.serve(number, ready_after, lambda: _hint(number, vectors), speed=speed)
+        stack.serve(number, ready_after, lambda: up_with(vectors), speed=speed)
 
 
 @local.command()
 @_port_option
-def down(port: int | None) -> None:
+@show.json_option
+def down(port: int | None, as_json: bool) -> None:
     """End the stack; all it holds is gone."""
     from jina_sm import local as stack
 
     number = _port(port)
-    click.echo(f"stopped the local stack on port {number}" if stack.stop(number) else f"nothing runs on port {number}")
+    stopped = stack.stop(number)
+    if as_json:
+        return show.json({"port": number, "stopped": stopped})
+    click.echo(f"stopped the local stack on port {number}" if stopped else f"nothing runs on port {number}")
+    return None
 
 
 @local.command()
 @_port_option
-def env(port: int | None) -> None:
-    """Print shell exports: eval "$(jina-sm local env)"."""
+@show.json_option
+def env(port: int | None, as_json: bool) -> None:
+    """Print shell exports, for `eval "$(jina-sm local env)"`.
+
+    As JSON, the variables with their values; null is one to take away.
+    """
     from jina_sm import local as stack
 
-    for name, value in stack.environment(_port(port)).items():
-        click.echo(f"export {name}={value}")
+    found = stack.environment(_port(port))
     # A profile or a session token of a real account would go with every request.
-    click.echo("unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN AWS_REGION JINA_SM_REGIONS")
+    away = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "JINA_SM_REGIONS")
+    if as_json:
+        return show.json({**found, **dict.fromkeys(away)})
+    for name, value in found.items():
+        click.echo(f"export {name}={value}")
+    click.echo(f"unset {' '.join(away)}")
+    return None
 
 
 @local.command()
 @_port_option
-def reset(port: int | None) -> None:
+@show.json_option
+def reset(port: int | None, as_json: bool) -> None:
     """Forget every endpoint, subscription and role made on the stack."""
     from jina_sm import local as stack
 
-    stack.reset(_port(port))
+    number = _port(port)
+    stack.reset(number)
+    if as_json:
+        return show.json({"port": number, "reset": True})
     click.echo("the local stack is as new")
+    return None
 
 
 @local.command()
 @click.argument("facts", nargs=-1, metavar="[NAME=VALUE]...")
 @_port_option
-def scenario(facts: tuple[str, ...], port: int | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="It always prints JSON on stdout.")
+def scenario(facts: tuple[str, ...], port: int | None, as_json: bool) -> None:
     """Print what sort of account the stack is, some of it changed: free_trial=true, payment=INVALID_PAYMENT_INSTRUMENT.
 
     ml.g5.xlarge=8 is the quota of an instance type.
@@ -120,7 +152,7 @@ def scenario(facts: tuple[str, ...], port: int | None) -> None:
             asked.setdefault("quotas", {})[name] = value
         else:
             asked[name] = value
-    click.echo(json.dumps(stack.change_scenario(_port(port), **asked), indent=2))
+    show.json(stack.change_scenario(_port(port), **asked))
 
 
 @local.group()
@@ -141,42 +173,56 @@ def fault() -> None:
 @click.option("--reads", type=click.IntRange(1), default=1, help="How many reads do not see what is hidden.")
 @click.option("--reason", default="", help="Why an endpoint fails: capacity, quota, health, container, ... or words.")
 @click.option("--when", type=click.Choice(["before", "after"]), default="before", help="A pause: the call's effect.")
-def add(kind: str, operation: str, port: int | None, **facts: Any) -> None:
+@show.json_option
+def add(kind: str, operation: str, port: int | None, as_json: bool, **facts: Any) -> None:
     """KIND: throttle, error, model-error, stall, reset, truncate, reorder, drop, never-ready, failed, hidden, pause.
 
     OPERATION is as AWS spells it and may be a pattern: InvokeEndpoint, Create*. Default: all that the fault fits.
     """
     from jina_sm import local as stack
 
-    click.echo(stack.fault(kind, operation, port=_port(port), **facts))
+    number = stack.fault(kind, operation, port=_port(port), **facts)
+    return show.json({"id": number}) if as_json else click.echo(number)
 
 
 @fault.command(name="list")
 @_port_option
-def listed(port: int | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one list on stdout, not a line each.")
+def listed(port: int | None, as_json: bool) -> None:
     """Each fault as JSON, how often it fired, and how many calls wait in it."""
+    import orjson
+
     from jina_sm import local as stack
 
-    for each in stack.list_faults(_port(port)):
-        click.echo(json.dumps(each))
+    found = stack.list_faults(_port(port))
+    if as_json:
+        return show.json(found)
+    for each in found:
+        click.echo(orjson.dumps(each).decode())
+    return None
 
 
 @fault.command()
 @_port_option
-def clear(port: int | None) -> None:
+@show.json_option
+def clear(port: int | None, as_json: bool) -> None:
     """Nothing goes wrong any more, and paused calls go on."""
     from jina_sm import local as stack
 
     stack.clear_faults(_port(port))
+    if as_json:
+        show.json({"faults": []})
 
 
 @fault.command()
 @_port_option
-def release(port: int | None) -> None:
+@show.json_option
+def release(port: int | None, as_json: bool) -> None:
     """Let paused calls go on."""
     from jina_sm import local as stack
 
-    click.echo(f"released {stack.release(_port(port))}")
+    released = stack.release(_port(port))
+    return show.json({"released": released}) if as_json else click.echo(f"released {released}")
 
 
 def _port(given: int | None) -> int:

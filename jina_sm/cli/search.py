@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -40,10 +41,11 @@ _input_option = click.option(
 @_input_option
 @click.option("--output", "-o", default="-", metavar="FILE", help=".npy, .jsonl, or - (JSON lines on stdout, default).")
 @click.option("--task", help="As the model knows it, for example retrieval.passage.")
-@click.option("--dimensions", type=int)
+@click.option("--dimensions", type=int, help="Of each vector, where the model can give fewer.  [default: all]")
 @_regions_option
 @_endpoint_option
 @_target_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list, or with --output what was written.")
 def embed(
     texts: tuple[str, ...],
     model: str | None,
@@ -54,6 +56,7 @@ def embed(
     regions: tuple[str, ...],
     endpoint: str | None,
     targets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Embed each TEXT, or each line of a file."""
     import orjson
@@ -68,11 +71,16 @@ def embed(
             import numpy as np
 
             np.save(file, found.vectors, allow_pickle=False)
+        elif as_json and output == "-":
+            show.json([{**row, "embedding": vector} for row, vector in zip(rows, found, strict=True)])
         else:
             for row, vector in zip(rows, found, strict=True):
                 line = orjson.dumps({**row, "embedding": vector}, option=orjson.OPT_SERIALIZE_NUMPY)
                 file.write(line + b"\n")
             file.flush()
+    if as_json and output != "-":
+        facts = {"model": found.model, "count": len(found), "dimensions": found.dimensions}
+        show.json({"output": output, **facts, "usage": dataclasses.asdict(found.usage)})
     show.say(f"{len(found)} x {found.dimensions}, {found.usage.total_tokens} tokens, requests: {found.usage.requests}")
 
 
@@ -81,7 +89,7 @@ def embed(
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT]...")
 @click.option("--model", "-m", help="Default: jina-reranker-v2-base-multilingual, or the target's.")
 @_input_option
-@click.option("--top-n", type=int)
+@click.option("--top-n", type=int, help="So many of the best.  [default: all]")
 @_regions_option
 @_endpoint_option
 @_target_option
@@ -118,6 +126,7 @@ def rerank(
 @_regions_option
 @_endpoint_option
 @_target_option
+@show.json_option
 def read(
     source: str,
     model: str | None,
@@ -126,12 +135,16 @@ def read(
     regions: tuple[str, ...],
     endpoint: str | None,
     targets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Turn a page of HTML, FILE or stdin, into Markdown on stdout."""
     html, wanted = _content(source, "FILE"), None if schema is None else _content(schema, "--schema")
     with _client(model or _READS, regions, endpoint, targets, given=model) as client:
         written = client.read(html, instruction=instruction, schema=wanted)
-    click.echo(written.text)
+    if as_json:
+        show.json(dataclasses.asdict(written))
+    else:
+        click.echo(written.text)
     show.say(f"{written.prompt_tokens} + {written.completion_tokens} tokens")
     if written.finish_reason == "length":
         show.say("cut: the model ran out of tokens")

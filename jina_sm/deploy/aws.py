@@ -42,16 +42,17 @@ class NotYetError(errors.DeployError):
     """AWS does not see yet what was made a moment ago."""
 
 
-# (code or "", words in the message, what it is, the cure); the first that fits.
+_SLOWER = "AWS asks for fewer calls: try again in a minute."
+_AGAIN = "It is AWS that failed: try again."
+_MEANWHILE = "Something else changes it at this moment: try again when that is done."
+_LISTED = "It changed while it was listed: try again."
+_OURS = "This should not happen: please report it, with the request id."
+_SCALING = "Application Auto Scaling may not act for the account: its service-linked role needs to be made or mended."
+
+# (code or "", words in the message, what it is, the cure); the first that fits. {quota}: what AWS calls the quota.
 MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "Could not find", NotThereError, ""),
     ("ValidationException", "not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
-    (
-        "ResourceLimitExceeded",
-        "",
-        errors.QuotaError,
-        "Ask for more in Service Quotas (SageMaker, '<instance type> for endpoint usage').",
-    ),
     (
         "ValidationException",
         "Cannot create already existing",
@@ -60,24 +61,66 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ),
     ("ValidationException", "Cannot update in-progress", errors.DeployError, "Try again when it has settled."),
     ("ValidationException", "ModelPackage", errors.DeployError, "Give the ARN from the Marketplace console."),
+    ("ValidationException", "Could not assume role", NotYetError, "It must exist and trust sagemaker.amazonaws.com."),
     ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
+    ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
+    ("ValidationException", "", errors.DeployError, ""),
+    ("ResourceLimitExceeded", "", errors.QuotaError, "Ask for more in Service Quotas (SageMaker, {quota})."),
+    ("ServiceQuotaExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
+    ("LimitExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
+    ("LimitExceeded", "", errors.QuotaError, "Ask for more in Service Quotas (IAM), or remove some."),
     ("ResourceNotFoundException", "", NotThereError, ""),
+    ("ResourceNotFound", "", NotThereError, ""),
     ("ObjectNotFoundException", "", NotThereError, ""),
     ("NoSuchEntity", "", NotThereError, ""),
     ("NoSuchEntityException", "", NotThereError, ""),
     ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
     ("EntityAlreadyExists", "", ThereAlreadyError, ""),
     ("EntityAlreadyExistsException", "", ThereAlreadyError, ""),
-    ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
+    *((code, "", errors.DeployError, _SLOWER) for code in (
+        "ThrottlingException", "Throttling", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
+    )),
+    *((code, "", errors.DeployError, _AGAIN) for code in (
+        "InternalServerException", "InternalServiceException", "InternalFailure", "InternalError", "ServiceFailure",
+        "ServiceUnavailable", "ServiceUnavailableException",
+    )),
+    *((code, "", errors.DeployError, _MEANWHILE) for code in (
+        "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
+    )),
+    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken")),
+    *((code, "", errors.DeployError, _OURS) for code in (
+        "MalformedPolicyDocument", "InvalidInput", "InvalidParameterException",
+    )),
+    ("FailedResourceAccessException", "", errors.DeployError, _SCALING),
+    ("DeleteConflict", "", errors.DeployError, "Something was attached to it by hand: take that off, or let it be."),
+    ("UnmodifiableEntity", "", errors.DeployError, "It is AWS's own: take another name for yours."),
     ("", "", errors.DeployError, ""),
-)
+)  # fmt: skip
+_LOGGED = "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."
 # Why an endpoint failed, by AWS's words.
 FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
     ("InsufficientInstanceCapacity", errors.CapacityError, "Try another region or --instance-type, or later."),
     ("Unable to provision requested ML compute", errors.CapacityError, "Try another region, or later."),
-    ("account-level service limit", errors.QuotaError, "Ask for more in Service Quotas."),
+    (
+        "Request to service failed",
+        errors.CapacityError,
+        "AWS says no more. Without a log group /aws/sagemaker/Endpoints/NAME the container never started, as for want "
+        "of instances: try again, or another --instance-type or region.",
+    ),
+    ("service limit", errors.QuotaError, "Ask for more in Service Quotas (SageMaker, {quota})."),
     ("not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
-    ("", errors.EndpointFailedError, "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."),
+    ("assume", errors.EndpointFailedError, "The execution role must exist and trust sagemaker.amazonaws.com."),
+    ("not authorized", errors.EndpointFailedError, "Give the execution role that permission."),
+    (
+        "ping health check",
+        errors.EndpointFailedError,
+        "The container's last words are in the log group /aws/sagemaker/Endpoints/NAME; a larger --instance-type may "
+        "be what it needs.",
+    ),
+    ("CannotStartContainer", errors.EndpointFailedError, _LOGGED),
+    ("timed out", errors.EndpointFailedError, "Try again. " + _LOGGED),
+    ("the update was undone", errors.EndpointFailedError, "AWS gave no reason. " + _LOGGED),
+    ("", errors.EndpointFailedError, _LOGGED),
 )
 
 
@@ -97,20 +140,72 @@ class ControlPlane:
         self._aws = aws
         self._sagemaker = self._of("sagemaker")
 
-    def take(self, call: Call) -> None:
-        """Makes one call of a plan. Raises DeployError or AuthError.
+    def take(self, call: Call) -> bool:
+        """Makes one call of a plan; whether it did anything. Raises DeployError or AuthError.
 
-        Deleting what is not there is done already; so is making a role or a group that another run has made.
+        Deleting what is not there is done already; so is making what is there as it should be: another run may have
+        made it, or a call of this one whose answer was lost.
         """
         try:
+            if self._serves(call):
+                return False
             with self._translated(call.name):
                 getattr(self._of(call.service), call.operation)(**call.params)
         except NotThereError:
             if not call.operation.startswith(("delete_", "deregister_")):
                 raise
-        except ThereAlreadyError:
-            if call.operation not in ("create_role", "create_schedule_group"):
+            return False
+        except (ThereAlreadyError, errors.NameTakenError) as error:
+            if call.operation == "create_schedule":  # of the same name, in our group; this time is the last word
+                return self.take(Call("update_schedule", call.params, call.service))
+            if not self._adopted(call, error):
                 raise
+            return (error.attempts or 1) > 1  # the first of them may have done it
+        return True
+
+    def _serves(self, call: Call) -> bool:
+        """Whether an update has been made already, or asked for, which AWS would refuse to be asked again."""
+        if call.operation != "update_endpoint":
+            return False
+        wanted, said = call.params["EndpointConfigName"], self._described(call.params["EndpointName"])
+        serves = said.get("EndpointConfigName") == wanted and said["EndpointStatus"] == "InService"
+        return bool(serves or _pending(said) == wanted)
+
+    def _adopted(self, call: Call, refusal: errors.DeployError) -> bool:
+        """Whether what is in the way of a call is ours and as the call would have made it.
+
+        Raises NameTakenError for what is not ours, NotYetError for what is about to go.
+        """
+        name = call.name
+        if call.operation == "create_role":  # the plan has looked whose it is
+            return True
+        if call.operation == "create_schedule_group":
+            with self._translated(name):
+                scheduler = self._of("scheduler")
+                group = scheduler.get_schedule_group(Name=name)
+                if group["State"] == "DELETING":  # which takes AWS some minutes
+                    cure = "It is still being deleted: run the same command again in a few minutes."
+                    raise NotYetError(refusal.message, cure=cure, target=name, region=self.region)
+                if is_ours(_plain(scheduler.list_tags_for_resource(ResourceArn=group["Arn"])["Tags"])):
+                    return True
+            words = f"schedule group {name} exists and was not made by this tool"
+            raise errors.NameTakenError(words, cure="Remove it yourself.", target=name, region=self.region)
+        if call.operation == "create_endpoint":
+            there = self.endpoint(name)
+            if there is None or there.status == "Deleting":
+                raise NotYetError(refusal.message, cure=refusal.cure, target=name, region=self.region)
+            return there.ours and there.config == call.params["EndpointConfigName"] and there.status != "Failed"
+        if call.operation not in ("create_model", "create_endpoint_config"):
+            return False
+        try:  # their names are hashes of what they are made from
+            with self._translated(name):
+                if call.operation == "create_model":
+                    arn = self._sagemaker.describe_model(ModelName=name)["ModelArn"]
+                else:
+                    arn = self._sagemaker.describe_endpoint_config(EndpointConfigName=name)["EndpointConfigArn"]
+            return is_ours(self.tags(arn))
+        except NotThereError:
+            raise NotYetError(refusal.message, cure=refusal.cure, target=name, region=self.region) from None
 
     def _of(self, service: str) -> Any:
         kept = _clients.setdefault(self._aws, {})  # making one takes longer than what most are asked
@@ -129,7 +224,8 @@ class ControlPlane:
             name=name,
             arn=said["EndpointArn"],
             status=said["EndpointStatus"],
-            config=said["EndpointConfigName"],
+            config=said.get("EndpointConfigName", ""),
+            pending=_pending(said),
             tags=tags,
             created=said["CreationTime"],
             variants=tuple(each["VariantName"] for each in said.get("ProductionVariants", [])),
@@ -143,7 +239,7 @@ class ControlPlane:
             said = self._described(name)
         except NotThereError:
             return None
-        return Seen(said["EndpointStatus"], said["EndpointConfigName"], said.get("FailureReason", ""))
+        return Seen(said["EndpointStatus"], said.get("EndpointConfigName", ""), said.get("FailureReason", ""))
 
     def ours(self, *, model: str | None = None, endpoint: str | None = None, logs: bool = False) -> State:
         """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError.
@@ -161,6 +257,7 @@ class ControlPlane:
         prefix = endpoint or catalog.PREFIX
         names: dict[str, list[str]] = {}
         known: dict[str, Config] = {}
+        others: set[str] = set()  # endpoints that are not ours, or not the ones wanted
         for kind, operation in (("Endpoint", "endpoints"), ("EndpointConfig", "endpoint_configs"), ("Model", "models")):
             names[kind] = []
             for each in self.listed(f"list_{operation}", f"{kind}s", prefix):
@@ -169,7 +266,9 @@ class ControlPlane:
                     tags = self.tags(arn)
                 except NotThereError:  # gone since it was listed
                     continue
-                if wanted(tags):
+                if not wanted(tags):
+                    others |= {name} if kind == "Endpoint" else set()
+                else:
                     names[kind].append(name)
                     if kind == "EndpointConfig":
                         known[name] = Config(arn=arn, tags=tags)
@@ -185,7 +284,7 @@ class ControlPlane:
         everything = model is None and endpoint is None
         targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
         grouped = self.log_groups(prefix) if logs else ()
-        kept = tuple(name for name in grouped if everything or name in bases or name == endpoint)
+        kept = tuple(n for n in grouped if (everything or n in bases or n == endpoint) and n not in others)
         return dataclasses.replace(state, targets=targets, logs=kept)
 
     def observe(self, endpoint: str) -> State:
@@ -198,6 +297,8 @@ class ControlPlane:
 
     def made_from(self, config: str) -> dict[str, Any]:
         """The parameters of an endpoint config and of its first model; of one that is gone, none."""
+        if not config:  # an endpoint may have none, by AWS's own description
+            return {}
         try:
             with self._translated(config):
                 said = dict(self._sagemaker.describe_endpoint_config(EndpointConfigName=config))
@@ -237,7 +338,11 @@ class ControlPlane:
                         continue
 
                     def tags(arn: str = each.get("ScalableTargetARN", "")) -> Mapping[str, str]:
-                        return aws.list_tags_for_resource(ResourceARN=arn)["Tags"] if arn else {}
+                        try:
+                            with self._translated(arn):
+                                return aws.list_tags_for_resource(ResourceARN=arn)["Tags"] if arn else {}
+                        except NotThereError:  # gone since it was listed
+                            return {}
 
                     if wanted(name, tags):
                         said = aws.describe_scaling_policies(**scaling.resource(name))["ScalingPolicies"]
@@ -254,7 +359,11 @@ class ControlPlane:
             for page in aws.get_paginator("list_schedule_groups").paginate(NamePrefix=prefix):
                 for group in page["ScheduleGroups"]:
                     name = group["Name"]
-                    said = aws.list_tags_for_resource(ResourceArn=group["Arn"])
+                    try:
+                        with self._translated(name):
+                            said = aws.list_tags_for_resource(ResourceArn=group["Arn"])
+                    except NotThereError:  # gone since it was listed
+                        continue
                     if group["State"] == "DELETING" or not wanted(_plain(said["Tags"])):
                         continue
                     try:
@@ -371,6 +480,13 @@ def schedule_role_left(aws: Any, region: str) -> tuple[Call, ...]:
     return ttl.role_removal() if is_ours(_plain(role.get("Tags", []))) else ()
 
 
+def _pending(said: Mapping[str, Any]) -> str:
+    """The config that an endpoint is being updated to; "": it is not, or is being put back."""
+    if said["EndpointStatus"] != "Updating":
+        return ""
+    return str(said.get("PendingDeploymentSummary", {}).get("EndpointConfigName", ""))
+
+
 def _plain(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in tags}
 
@@ -395,7 +511,14 @@ def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
 def failure(reason: str, *, target: str, region: str) -> errors.DeployError:
     """Why an endpoint came up Failed, by AWS's own words."""
     kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason)
-    return kind(reason or "no reason given", cure=cure.replace("NAME", target), target=target, region=region)
+    cure = cure.replace("NAME", target).replace("{quota}", _quota(reason))
+    return kind(reason.rstrip(".") or "no reason given", cure=cure, target=target, region=region)
+
+
+def _quota(said: str) -> str:
+    """What AWS calls the quota that it speaks of."""
+    match = re.search(r"service limit '([^']+)'", said)
+    return f"'{match[1]}'" if match else "'<instance type> for endpoint usage'"
 
 
 def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> errors.JinaSMError:
@@ -405,7 +528,10 @@ def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> er
     if refused := auth_error(code, said, region=region, target=target):
         return refused
     kind, cure = next((kind, cure) for known, words, kind, cure in MEANINGS if known in ("", code) and words in said)
-    return kind(said.rstrip("."), cure=cure or None, code=code, target=target, region=region, request_id=request_id)
+    cure = cure.replace("{quota}", _quota(said))
+    meant = kind(said.rstrip("."), cure=cure or None, code=code, target=target, region=region, request_id=request_id)
+    meant.attempts = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
+    return meant
 
 
 def _asked(aws: Any, service: str, region: str, operation: str, **params: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from jina_sm.deploy.aws import ControlPlane, schedule_role
 from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Endpoint, State, Step
 from jina_sm.deploy.run import Inventory, Listener, Walk, raise_if, side_by_side, status
 from jina_sm.deploy.ttl import Ttl
-from jina_sm.errors import DeployError, InputError
+from jina_sm.errors import DeployError, InputError, JinaSMError
 from jina_sm.transport.session import session as default_session
 
 Steps = dict[tuple[str, str], list[Step]]
@@ -80,7 +80,7 @@ def resuming(inventory: Inventory, *, ttl_s: int | None = None, session: Any = N
             if ttl_s is not None:
                 guard = _ttl(ttl_s, session or default_session(), region)
                 steps[region, name] = [
-                    *ttl.set_to(name, guard, next(iter(part.schedules), None), _tags(part)),
+                    *ttl.set_to(name, guard, next(iter(part.schedules), None), _tags(part), anew=not part.endpoints),
                     *steps[region, name],
                 ]
     return {key: each for key, each in steps.items() if each}
@@ -101,10 +101,16 @@ def take(
 
     def in_region(region: str, stop: threading.Event) -> list[Endpoint]:
         walk = Walk(ControlPlane(aws, region), on_event, clock, stop)
-        there = []
+        there: list[Endpoint] = []
+        refusals: list[JinaSMError] = []
         for (_, name), each in ((key, each) for key, each in steps.items() if key[0] == region):
-            walk.take(each)
-            there += [endpoint for endpoint in (walk.control.endpoint(name),) if endpoint]
+            try:
+                walk.take(each)
+                there += [endpoint for endpoint in (walk.control.endpoint(name),) if endpoint]
+            except JinaSMError as error:  # one endpoint that goes wrong keeps no other
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
         return there
 
     done, failed = side_by_side(dict.fromkeys(region for region, _ in steps), in_region)

@@ -71,7 +71,7 @@ _BROKEN = frozenset({"OutOfService", "UpdateRollbackFailed"})
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """An endpoint as AWS describes it."""
+    """An endpoint as AWS describes it. ``pending``: the config that an update under way is to end with."""
 
     name: str
     arn: str
@@ -82,6 +82,7 @@ class Endpoint:
     instances: int = 0
     reason: str = ""
     variants: tuple[str, ...] = ()
+    pending: str = ""
 
     @property
     def ours(self) -> bool:
@@ -230,12 +231,14 @@ def deployment(desired: Desired, state: State) -> list[Step]:
     schedule = next((each for each in state.schedules if each.endpoint == name), None)
     if desired.ttl:  # before what it guards, so that nothing is ever billed without it
         tags = {tag["Key"]: tag["Value"] for tag in desired.all_tags}
-        steps += ttl.set_to(name, desired.ttl, schedule, tags)
+        steps += ttl.set_to(name, desired.ttl, schedule, tags, anew=there is None)
     if there is None:
         steps += autoscaling.removal(target)  # of an endpoint before this one
         target = None
         steps += [Call("create_endpoint", desired.endpoint_params), Wait(name, IN_SERVICE)]
-    elif there.config != config["EndpointConfigName"]:
+    elif there.pending == config["EndpointConfigName"]:  # an earlier run has asked for it
+        steps[steps.index(Wait(name, IN_SERVICE))] = Wait(name, IN_SERVICE, there.pending)
+    elif (there.pending or there.config) != config["EndpointConfigName"]:
         update: dict[str, Any] = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
         if target:  # AWS changes the instance type of no endpoint that is scaled
             steps += autoscaling.removal(target)
@@ -278,11 +281,19 @@ def teardown(state: State) -> list[Step]:
 
 
 def pause(state: State) -> list[Step]:
-    """The steps that take the endpoints away and leave what they were made from, marked with how they scaled."""
+    """The steps that take the endpoints away and leave what they were made from, marked with how they scaled.
+
+    Raises DeployError for one that could not be brought back.
+    """
     steps: list[Step] = []
     for endpoint in state.endpoints:
         target = next((each for each in state.targets if each.endpoint == endpoint.name), None)
-        config = state.known.get(endpoint.config)
+        config = state.known.get(endpoint.pending or endpoint.config)
+        if config is None and endpoint.status != "Deleting":
+            raise DeployError(
+                f"endpoint {endpoint.name} could not be brought back: its config is gone, or is not ours any more",
+                cure="`jina-sm deploy` makes the config again; `jina-sm teardown` removes the endpoint.",
+            )
         if config and not config.pauses and endpoint.status != "Deleting":
             mark = str(target.scaling or "") if target else ""
             steps.append(Call("add_tags", {"ResourceArn": config.arn, "Tags": tag_list({PAUSED_TAG: mark})}))
@@ -301,6 +312,11 @@ def resume(state: State) -> list[Step]:
     (name,) = marked or state.configs
     endpoint, config = _base(name), state.known[name]
     steps: list[Step] = []
+    if there and there.status in _BROKEN:  # which somebody had begun to pause
+        raise EndpointFailedError(
+            f"endpoint {endpoint} is {there.status}{': ' + there.reason if there.reason else ''}",
+            cure=f"`jina-sm pause {endpoint} --region {there.arn.split(':')[3]}` takes it away, then resume.",
+        )
     if there and there.status == "Failed":
         steps.append(_delete("endpoint", endpoint))
     if there and there.status in ("Failed", "Deleting"):
@@ -324,12 +340,14 @@ def resume(state: State) -> list[Step]:
 def rollback(made: Iterable[Step], state: State) -> list[Step]:
     """The steps that remove what these calls made, and nothing else of the state; none of what still serves.
 
-    An endpoint that is in service stays, and so do its config and model: what failed then was something after it.
+    An endpoint that is in service stays, and so do its config and model: what failed then was something after it. One
+    that has failed and that another run made is for that run to remove, and needs neither.
     """
     names = {(step.operation, step.name) for step in made if isinstance(step, Call)}
     scheduled = {name for operation, name in names if operation.startswith("create_schedule")}
     stay = [each for each in state.endpoints if each.status != "Failed" or ("create_endpoint", each.name) not in names]
-    if any(("create_endpoint_config", each.config) in names or each.status in _BROKEN for each in stay):
+    serving = [each for each in stay if each.status != "Failed"]
+    if any(("create_endpoint_config", each.config) in names or each.status in _BROKEN for each in serving):
         return []
     return teardown(
         State(

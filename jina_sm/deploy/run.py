@@ -19,8 +19,10 @@ from typing import Any, TypeVar
 from jina_sm import catalog
 from jina_sm.clock import Clock
 from jina_sm.deploy import plan as plans
+from jina_sm.deploy import scaling
 from jina_sm.deploy.aws import (
     ControlPlane,
+    NotThereError,
     NotYetError,
     disabled,
     execution_role,
@@ -73,6 +75,8 @@ class RegionPlan:
     instance: Price
     software: Price
     changes: tuple[str, ...] = ()
+    scaled: Scaling | None = None
+    """How it scaled before."""
 
     @property
     def usd_per_hour(self) -> Decimal | None:
@@ -197,10 +201,12 @@ def plan(
             instance=instance_price(aws, known, spec.instance_type, region),
             software=software,
             changes=plans.changes(desired, state),
+            scaled=next((each.scaling for each in state.targets), None),
         )
 
     done, failed = side_by_side(spec.regions, of_region)
-    if len({type(error) for error in failed.values()}) == 1:  # the same everywhere, and nothing is made yet
+    said = {(type(error), error.message.replace(region, ""), error.cure) for region, error in failed.items()}
+    if len(said) == 1:  # the same everywhere, and nothing is made yet
         first = next(iter(failed.values()))
         first.region = ", ".join(failed)
         raise first
@@ -275,7 +281,7 @@ def _deployed(there: RegionPlan, walk: Walk) -> Endpoint:
     try:
         walk.take(there.steps)
     except Exception as error:
-        walk.roll_back(name, error)
+        walk.roll_back(name, error, there.scaled)
         raise
     endpoint = walk.control.endpoint(name)
     if endpoint is None:
@@ -443,23 +449,31 @@ class Walk:
             if self._stop.is_set():
                 raise StoppedError
             if isinstance(step, Call):
-                self._call(step)
-                self._made.append(step)
+                if self._call(step):
+                    self._made.append(step)
             else:
                 self._wait(step)
 
-    def _call(self, step: Call) -> None:
-        began = self._clock.now()
+    def _call(self, step: Call) -> bool:
+        """Whether it did anything. What AWS does not see yet is waited for a little: by the plan it is there by now."""
+        began, told = self._clock.now(), False
         while True:
             try:
                 return self.control.take(step)
-            except NotYetError:
+            except (NotYetError, NotThereError) as error:
                 if self._stop.is_set() or self._clock.now() - began > _SEEN_S:
+                    error.cure = error.cure or "Another run may have removed it: run the same command again."
                     raise
+                if not told:
+                    self._tell(step, f"not yet: {error.message}")
+                    told = True
             self._clock.sleep(_SEEN_POLL_S)
 
-    def roll_back(self, name: str, error: Exception) -> None:
-        """Removes what was made here, if anything, and says in the error what had to stay."""
+    def roll_back(self, name: str, error: Exception, scaled: Scaling | None = None) -> None:
+        """Removes what was made here, if anything, and says in the error what had to stay.
+
+        ``scaled``: how what is in service again scaled before, which is taken off for an update.
+        """
         if self._stop.is_set():
             return
         cure: str | None = None
@@ -472,14 +486,20 @@ class Walk:
                     f"Endpoint {name} is {state.endpoints[0].status} and will be billed: run the same command to go on"
                 )
                 cure += ", or `jina-sm teardown`."
-            elif steps := plans.rollback(self._made, state):
-                self.take(steps)
+            elif (steps := plans.rollback(self._made, state)) or self._unscaled(name):
+                back = scaling.set_to(name, scaled, None) if self._unscaled(name) and _in_service(state, name) else []
+                self.take([*back, *steps])
             elif any(endpoint.status == "InService" and endpoint.ours for endpoint in state.endpoints):
                 cure = f"Endpoint {name} is in service all the same; run the same command to finish."
         except JinaSMError as another:
             cure = f"Rolling back failed too ({another.message}): `jina-sm teardown` removes what is left."
         if cure and isinstance(error, JinaSMError):
-            error.cure = cure
+            error.cure = " ".join(each for each in (error.cure, cure) if each)
+
+    def _unscaled(self, name: str) -> bool:
+        """Whether this run took off how the endpoint scaled, and went no further than its update."""
+        done = [call.operation for call in self._made if call.name == name]
+        return "deregister_scalable_target" in done and "register_scalable_target" not in done
 
     def _tell(self, step: Step, status: str | None = None) -> None:
         _log.info("%s: %s%s", self.control.region, step, f": {status}" if status else "")
@@ -492,6 +512,7 @@ class Walk:
 
     def _wait(self, step: Wait) -> None:
         began, pause_s, lost, last = self._clock.now(), _FIRST_POLL_S, 0, "unknown"
+        before = 0  # polls that saw it in service as it was before
         facts: dict[str, Any] = {"target": step.endpoint, "region": self.control.region}
         while not self._stop.is_set():
             try:
@@ -506,18 +527,30 @@ class Walk:
                 lost, last = 0 if status else lost + 1, status or "gone"
                 if status in step.until and (seen is None or step.config in (None, seen.config)):
                     return
-                # What was just made or changed may be seen as it was before for a moment, so that is believed later.
-                stale = lost < _POLLS_LOST if seen is None else seen.status == "InService" and not seen.reason
+                # What was just made or changed may be seen as it was before for a moment, so that is believed later;
+                # at once where it was seen to change.
+                if status not in plans.SETTLED and status is not None:
+                    before = _POLLS_LOST
+                elif status == "InService":
+                    before += 1
+                stale = lost < _POLLS_LOST
+                if seen:
+                    stale = seen.status == "InService" and not seen.reason and before < _POLLS_LOST
                 if seen is None and not stale:
                     raise EndpointFailedError("it was removed meanwhile", **facts)
                 if seen and seen.status in plans.SETTLED and "InService" in step.until and not stale:
-                    raise failure(seen.reason, **facts)
+                    undone = f"the update was undone: {seen.config} serves, not {step.config}" if step.config else ""
+                    raise failure(seen.reason or undone, **facts)
             if self._clock.now() - began > WAIT_S:
                 cure = "Run the same command again to go on waiting."
                 raise DeployError(f"still {last} after {WAIT_S / 60:.0f} minutes", cure=cure, **facts)
             self._clock.sleep(pause_s)
             pause_s = min(_SLOWEST_POLL_S, pause_s * 1.5)
         raise StoppedError
+
+
+def _in_service(state: State, name: str) -> bool:
+    return any(each.name == name and each.status == "InService" and each.ours for each in state.endpoints)
 
 
 def raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what: str, several: bool = False) -> None:

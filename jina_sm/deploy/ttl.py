@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -59,9 +59,15 @@ def read(endpoint: str, said: Mapping[str, Any]) -> Schedule:
     return Schedule(endpoint=endpoint, seconds=known, ends=ends)
 
 
-def set_to(endpoint: str, wanted: Ttl, there: Schedule | None, tags: Mapping[str, str]) -> list[Call]:
-    """The calls that make it so. One of the same length that runs already stays: it counts from when it was set."""
-    if there and there.seconds == wanted.seconds:
+def set_to(
+    endpoint: str, wanted: Ttl, there: Schedule | None, tags: Mapping[str, str], *, anew: bool = False
+) -> list[Call]:
+    """The calls that make it so. One of the same length that runs already stays: it counts from when it was set.
+
+    ``anew``: for an endpoint that is still to be made, which an end of before would cut short.
+    """
+    runs = there is not None and there.ends is not None and there.ends > wanted.ends - timedelta(seconds=wanted.seconds)
+    if there and there.seconds == wanted.seconds and runs and not anew:
         return list(wanted.role)
     params = {
         "Name": endpoint,

@@ -73,7 +73,8 @@ ORDINARY = Fate()
 class Endpoint:
     """An endpoint. ``doing`` is what is under way, ``since`` a time of the clock; ``failure`` is how that ends.
 
-    An update that fails leaves the endpoint in service, as it was.
+    An update that fails leaves the endpoint in service, as it was. ``stands`` is what it has settled as, where that is
+    neither InService nor Failed.
     """
 
     name: str
@@ -85,12 +86,13 @@ class Endpoint:
     doing: str | None = "Creating"
     failure: str = ""
     serving: Deployment | None = None
+    stands: str = ""
     created: float = field(default_factory=wall)
     modified: float = field(default_factory=wall)
 
     @property
     def status(self) -> str:
-        return self.doing or ("InService" if self.serving else "Failed")
+        return self.doing or self.stands or ("InService" if self.serving else "Failed")
 
     def begin(
         self, doing: str, *, now: float, lasts: float, coming: Deployment | None = None, failure: str = ""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import click
 import pytest
 
 from jina_sm import catalog
@@ -76,6 +78,24 @@ def test_every_option_the_readme_names_exists() -> None:
             command = command.commands[words.pop(0)]  # type: ignore[assignment]
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= known, line
+
+
+def test_the_page_of_commands_is_current() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "commands.py"))["page"]
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_every_command_has_json_and_says_what_it_does() -> None:
+    from jina_sm.cli import cli
+
+    leaves = runpy.run_path(str(ROOT / "docs" / "commands.py"))["leaves"]
+    everything = dict(leaves(cli))
+    assert len(everything) > 15
+    for path, command in everything.items():
+        assert "--json" in {name for parameter in command.params for name in parameter.opts}, path
+        assert command.help, path
+        for option in command.params:
+            assert not isinstance(option, click.Option) or option.help, f"{path} {option.name}"
 
 
 def test_the_readmes_counts_are_the_catalogues() -> None:

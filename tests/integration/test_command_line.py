@@ -309,3 +309,49 @@ def test_the_scenario_is_shown_and_changed(run: Run) -> None:
     for fact, words in (("weather=bad", "no 'weather'"), ("quota=-1", "not -1"), ("quota=\u0663", "quota is like 8")):
         code, _, err = run("local", "scenario", fact)
         assert (code, words in err) == (2, True)
+
+
+@pytest.mark.usefixtures("deployed")
+def test_embedding_as_json_is_one_list_or_what_was_written(run: Run, tmp_path: Path) -> None:
+    words = ("embed", "a", "b", "--dimensions", "32", "-r", "us-east-1", "--json")
+    assert [(row["text"], len(row["embedding"])) for row in json.loads(run(*words)[1])] == [("a", 32), ("b", 32)]
+    for name in ("out.npy", "out.jsonl"):
+        said = json.loads(run(*words, "-o", str(tmp_path / name))[1])
+        assert (said["output"], said["model"], said["count"], said["dimensions"]) == (str(tmp_path / name), V3, 2, 32)
+        assert said["usage"]["requests"] == 1
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.usefixtures("account")
+def test_reading_as_json_has_the_text_and_what_it_cost(run: Run, tmp_path: Path) -> None:
+    model, page = "ReaderLM-v2", tmp_path / "page.html"
+    assert run("subscribe", model, "--yes")[0] == run("deploy", model, "-r", "us-east-1", "--yes")[0] == 0
+    page.write_text("<h1>Bees</h1>")
+    code, out, _ = run("read", str(page), "-r", "us-east-1", "--json")
+    said = json.loads(out)
+    assert (code, "Bees" in said["text"], said["finish_reason"]) == (0, True, "stop")
+    assert said["prompt_tokens"] > 0
+
+
+def test_the_file_that_was_written_is_named_as_json(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    assert json.loads(run("init", str(file), "--json")[1]) == {"wrote": str(file)}
+    assert json.loads(run("init", "--schema", "--json")[1])["title"] == "jina-sm.toml"
+
+
+@pytest.mark.usefixtures("account")
+def test_the_stacks_commands_say_json(run: Run, free_port: int) -> None:
+    assert json.loads(run("local", "fault", "add", "throttle", "List*", "--json")[1]) == {"id": 1}
+    assert [each["operation"] for each in json.loads(run("local", "fault", "list", "--json")[1])] == ["List*"]
+    assert json.loads(run("local", "fault", "release", "--json")[1]) == {"released": 0}
+    assert json.loads(run("local", "fault", "clear", "--json")[1]) == {"faults": []}
+    assert json.loads(run("local", "fault", "list", "--json")[1]) == []
+    assert json.loads(run("local", "scenario", "--json")[1])["free_trial"] is False
+    assert json.loads(run("local", "reset", "--json")[1])["reset"] is True
+    port = ("--port", str(free_port), "--json")
+    assert json.loads(run("local", "down", *port)[1]) == {"port": free_port, "stopped": False}
+    said = json.loads(run("local", "env", *port)[1])
+    assert (said["AWS_ENDPOINT_URL"], said["AWS_PROFILE"]) == (f"http://127.0.0.1:{free_port}", None)
+    said = json.loads(run("local", "up", "--detach", "--vectors", "constant", *port)[1])
+    assert said == {"port": free_port, "url": f"http://127.0.0.1:{free_port}", "vectors": "constant"}
+    assert json.loads(run("local", "down", *port)[1]) == {"port": free_port, "stopped": True}
