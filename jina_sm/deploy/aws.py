@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from jina_sm import catalog, errors
 from jina_sm.deploy import scaling, ttl
 from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours
+from jina_sm.deploy.preflight import over_quota
 from jina_sm.transport.session import auth_error, client, translated
 
 ROLE = "jina-sm-execution"
@@ -42,16 +43,11 @@ class NotYetError(errors.DeployError):
     """AWS does not see yet what was made a moment ago."""
 
 
-# (code or "", words in the message, what it is, the cure); the first that fits.
+# (code or "", words in the message, what it is, the cure); the first that fits. QUOTA: the command that asks for more.
 MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "Could not find", NotThereError, ""),
     ("ValidationException", "not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
-    (
-        "ResourceLimitExceeded",
-        "",
-        errors.QuotaError,
-        "Ask for more in Service Quotas (SageMaker, '<instance type> for endpoint usage').",
-    ),
+    ("ResourceLimitExceeded", "", errors.QuotaError, "QUOTA"),
     (
         "ValidationException",
         "Cannot create already existing",
@@ -63,6 +59,7 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
     ("ResourceNotFoundException", "", NotThereError, ""),
     ("ObjectNotFoundException", "", NotThereError, ""),
+    ("NoSuchResourceException", "", NotThereError, ""),
     ("NoSuchEntity", "", NotThereError, ""),
     ("NoSuchEntityException", "", NotThereError, ""),
     ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
@@ -75,7 +72,7 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
 FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
     ("InsufficientInstanceCapacity", errors.CapacityError, "Try another region or --instance-type, or later."),
     ("Unable to provision requested ML compute", errors.CapacityError, "Try another region, or later."),
-    ("account-level service limit", errors.QuotaError, "Ask for more in Service Quotas."),
+    ("account-level service limit", errors.QuotaError, "QUOTA"),
     ("not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
     ("", errors.EndpointFailedError, "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."),
 )
@@ -111,6 +108,20 @@ class ControlPlane:
         except ThereAlreadyError:
             if call.operation not in ("create_role", "create_schedule_group"):
                 raise
+
+    def asked(self, service: str, operation: str, **params: Any) -> dict[str, Any]:
+        """The answer to a call that changes no endpoint. Raises DeployError or AuthError."""
+        with self._translated(""):
+            answer: dict[str, Any] = getattr(self._of(service), operation)(**params)
+        return answer
+
+    def pages(
+        self, service: str, operation: str, *, page_size: int | None = None, **params: Any
+    ) -> Iterator[dict[str, Any]]:
+        """As ``asked``, of a call whose answers come in pages."""
+        with self._translated(""):
+            paged = self._of(service).get_paginator(operation)
+            yield from paged.paginate(**params, PaginationConfig={"PageSize": page_size})
 
     def _of(self, service: str) -> Any:
         kept = _clients.setdefault(self._aws, {})  # making one takes longer than what most are asked
@@ -161,6 +172,7 @@ class ControlPlane:
         prefix = endpoint or catalog.PREFIX
         names: dict[str, list[str]] = {}
         known: dict[str, Config] = {}
+        foreign: set[str] = set()
         for kind, operation in (("Endpoint", "endpoints"), ("EndpointConfig", "endpoint_configs"), ("Model", "models")):
             names[kind] = []
             for each in self.listed(f"list_{operation}", f"{kind}s", prefix):
@@ -173,6 +185,8 @@ class ControlPlane:
                     names[kind].append(name)
                     if kind == "EndpointConfig":
                         known[name] = Config(arn=arn, tags=tags)
+                elif kind != "Endpoint":
+                    foreign.add(name)
         found = (self.endpoint(name) for name in names["Endpoint"])
         state = State(
             endpoints=tuple(each for each in found if each),
@@ -180,6 +194,7 @@ class ControlPlane:
             models=tuple(names["Model"]),
             schedules=tuple(self._schedules(prefix, wanted)),
             known=MappingProxyType(known),
+            foreign=frozenset(foreign),
         )
         bases = {part.name for part in state.endpoints} | {name.rpartition("-")[0] for name in names["EndpointConfig"]}
         everything = model is None and endpoint is None
@@ -395,7 +410,8 @@ def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
 def failure(reason: str, *, target: str, region: str) -> errors.DeployError:
     """Why an endpoint came up Failed, by AWS's own words."""
     kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason)
-    return kind(reason or "no reason given", cure=cure.replace("NAME", target), target=target, region=region)
+    cure = over_quota(reason, region) if cure == "QUOTA" else cure.replace("NAME", target)
+    return kind(reason or "no reason given", cure=cure, target=target, region=region)
 
 
 def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> errors.JinaSMError:
@@ -405,6 +421,7 @@ def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> er
     if refused := auth_error(code, said, region=region, target=target):
         return refused
     kind, cure = next((kind, cure) for known, words, kind, cure in MEANINGS if known in ("", code) and words in said)
+    cure = over_quota(said, region) if cure == "QUOTA" else cure
     return kind(said.rstrip("."), cure=cure or None, code=code, target=target, region=region, request_id=request_id)
 
 
