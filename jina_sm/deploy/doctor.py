@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,13 +63,18 @@ def doctor(
     found = [preflight.credentials(who)]
     if isinstance(who, errors.JinaSMError):  # and with none, nothing else can be found out
         return Report(checks=tuple(found))
-    seen = _Look(aws=aws, known=known, who=who, specs=specs, types=tuple(instance_types) or ("ml.g5.xlarge",))
+    roles = {each: _role(aws, who, each) for each in [spec.role_arn for spec in specs] or [None]}
+    types = tuple(instance_types) or ("ml.g5.xlarge",)
+    seen = _Look(aws=aws, known=known, who=who, specs=specs, types=types, roles=roles)
     looks: dict[str, Callable[[], Sequence[Check]]] = {"account": functools.partial(seen.account, where)}
     for model in dict.fromkeys(each.model for each in specs):
         looks[f"subscription {model}"] = functools.partial(seen.subscription, model, shared_licence)
     looks |= {region: functools.partial(seen.region, region) for region in where}
     done, broken = side_by_side(looks, lambda label, _: looks[label]())
-    raise_if(broken, {}, "not everything could be looked at")
+    for label, error in broken.items():  # what was not foreseen keeps nobody from the rest
+        there = label if label in where else None
+        name = "region" if there else "account"
+        done[label] = [Check(name=name, verdict="unknown", seen=str(error), region=there)]
     return Report(checks=(*found, *(check for label in looks for check in done[label])))
 
 
@@ -119,6 +124,10 @@ def ask(
     return done
 
 
+def _role(aws: Any, who: Caller, given: str | None) -> str | errors.JinaSMError:
+    return facts.attempt(lambda: given or execution_role(aws, who.region))
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Look:
     aws: Any
@@ -126,20 +135,20 @@ class _Look:
     who: Caller
     specs: Sequence[Spec]
     types: tuple[str, ...]
+    roles: Mapping[str | None, str | errors.JinaSMError]
 
     def account(self, regions: Iterable[str]) -> list[Check]:
         """The role and the permissions, as if nothing were there yet."""
         home = ControlPlane(self.aws, self.who.region)
         checks: list[Check] = []
-        for given in dict.fromkeys(each.role_arn for each in self.specs) or (None,):
-            try:
-                role = given or execution_role(self.aws, home.region)
-            except errors.JinaSMError as error:
-                checks.append(preflight.role(error, self.who.account, missing=isinstance(error, errors.InputError)))
-                role = ""  # what the caller may do is asked all the same
-            some = [(each, end_of(each, self.aws, home.region)) for each in self.specs if each.role_arn == given]
-            steps = {region: self._steps(region, role, some) for region in regions}
-            checks += facts.of_account(home, self.who, role, steps)
+        for given, role in self.roles.items():
+            if isinstance(role, errors.JinaSMError):
+                missing = isinstance(role, errors.InputError)
+                checks.append(preflight.role(role, self.who.account, missing=missing))
+            some = [(each, self._end(each, checks)) for each in self.specs if each.role_arn == given]
+            steps = {region: self._steps(region, self._role(given), some) for region in regions}
+            # What the caller may do is asked all the same.
+            checks += facts.of_account(home, self.who, role if isinstance(role, str) else "", steps)
         return checks
 
     def subscription(self, model: str, shared: bool) -> list[Check]:
@@ -158,8 +167,7 @@ class _Look:
         needs: list[Need] = []
         for spec in self.specs:
             if region in spec.regions:
-                # Whatever the role, what is looked at here does not depend on it.
-                desired = desired_in(spec, region, role_arn="", known=self.known)
+                desired = desired_in(spec, region, role_arn=self._role(spec.role_arn), known=self.known)
                 more, found = self._of(control, desired)
                 needs += more
                 checks += found
@@ -170,8 +178,29 @@ class _Look:
         found_rooms = quotas.rooms((each.instance_type for each in wanted), counted, pending=True)
         return [*checks, *(preflight.quota(region, each, found_rooms[each.instance_type]) for each in wanted)]
 
+    def _role(self, given: str | None) -> str:
+        """The role; were there none, the one that there should be."""
+        role = self.roles[given]
+        return role if isinstance(role, str) else f"arn:{self.who.partition}:iam::{self.who.account}:role/{ROLE}"
+
+    def _end(self, spec: Spec, checks: list[Check]) -> Ttl | None:
+        """Its end; where the role of schedules is not to be had, that is a check."""
+        try:
+            return end_of(spec, self.aws, self.who.region)
+        except errors.JinaSMError as error:
+            failed = isinstance(error, errors.NameTakenError)
+            checks.append(
+                Check(
+                    name="role",
+                    verdict="fail" if failed else "unknown",
+                    seen=error.message,
+                    subject="of schedules",
+                    cure=error.cure or "",
+                )
+            )
+            return None
+
     def _steps(self, region: str, role: str, specs: Iterable[tuple[Spec, Ttl | None]]) -> list[Step]:
-        role = role or f"arn:{self.who.partition}:iam::{self.who.account}:role/{ROLE}"
         if self.specs:
             wanted = [
                 desired_in(spec, region, role_arn=role, known=self.known, ttl=end)

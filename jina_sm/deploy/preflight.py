@@ -289,9 +289,9 @@ def permissions(found: Sequence[Decision] | errors.JinaSMError, caller: str) -> 
             by_region[each.region].append(each)
     for region, asked in by_region.items():
         denied = [each for each in asked if each.allowed is False]
-        cure = f"Have {_named(denied)} allowed to {caller}."
+        cure = f"Have {_actions(denied)} allowed to {caller}."
         if stops := [each for each in denied if each.needed]:
-            cure = f"Have {_named(stops)} allowed to {caller}."
+            cure = f"Have {_actions(stops)} allowed to {caller}."
             checks.append(_check("permissions", "fail", f"not allowed: {_named(stops)}", region=region, cure=cure))
         elif denied:
             seen = f"what fails could not be removed again: {_named(denied)} not allowed"
@@ -388,7 +388,7 @@ def quota(region: str, need: Need, room: Room) -> Check:
     )
     if limit.value < least:
         if need.fallback:
-            said += "; a fallback without quota fails the whole endpoint"
+            said += "; a fallback without enough fails the whole endpoint"
         certain = limit.value < need.more or (isinstance(use, Use) and use.counted and not need.moving)
         return check("fail" if certain else "warning", said, ask)
     if isinstance(use, errors.JinaSMError):
@@ -461,8 +461,12 @@ def _unsimulated(error: errors.JinaSMError) -> str:
     return f"IAM could not be asked: {error.message}"
 
 
-def _named(decisions: Iterable[Decision]) -> str:
+def _actions(decisions: Iterable[Decision]) -> str:
     return ", ".join(dict.fromkeys(each.action for each in decisions))
+
+
+def _named(decisions: Iterable[Decision]) -> str:
+    return ", ".join(dict.fromkeys(f"{each.action} on {each.resource.split(':', 5)[5]}" for each in decisions))
 
 
 def _conditions(decisions: Iterable[Decision]) -> str:

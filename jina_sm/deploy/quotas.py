@@ -139,6 +139,9 @@ class Quotas:
         return None
 
     def _quota(self, kind: str, said: Mapping[str, Any], *, applied: bool) -> Quota:
+        if "Value" not in said:
+            why = said.get("ErrorReason", {}).get("ErrorMessage") or "no reason given"
+            raise errors.DeployError(f"Service Quotas tells no value: {why}", region=self._control.region)
         return Quota(
             instance_type=kind,
             region=self._control.region,
@@ -225,23 +228,32 @@ def uses(control: ControlPlane) -> dict[str, Use]:
 
 
 def _instances(control: ControlPlane, endpoint: str) -> Iterator[tuple[str, int]]:
-    """(type, how many) of one endpoint; the type is "" where its config is gone."""
+    """(type, how many) of one endpoint; the type is "" where its config is gone, or it is not to be seen."""
     try:
         said = control.asked("sagemaker", "describe_endpoint", EndpointName=endpoint)
     except NotThereError:
         return
-    types: dict[str, str] = {}
+    except errors.AuthError:  # who may see only what is ours knows that there is at least one instance
+        yield "", 1
+        return
+    for deployed in (said, said.get("PendingDeploymentSummary", {})):
+        variants = deployed.get("ProductionVariants", ())
+        known = all("InstanceType" in each for each in variants)  # as AWS tells of what is on its way
+        types = {} if known else _types(control, deployed["EndpointConfigName"])
+        for variant in variants:
+            yield from _instances_of(variant, variant.get("InstanceType") or types.get(variant["VariantName"], ""))
+
+
+def _types(control: ControlPlane, config: str) -> dict[str, str]:
+    """The first type of each variant; nothing where it cannot be seen."""
     try:
-        config = control.asked("sagemaker", "describe_endpoint_config", EndpointConfigName=said["EndpointConfigName"])
-        types = {each["VariantName"]: _first_type(each) for each in config["ProductionVariants"]}
-    except NotThereError:  # AWS lets it be deleted, and the endpoint serves on
-        pass
-    summary = said.get("PendingDeploymentSummary", {})
-    for variant in (*said.get("ProductionVariants", ()), *summary.get("ProductionVariants", ())):
-        yield from _counted(variant, variant.get("InstanceType") or types.get(variant["VariantName"], ""))
+        said = control.asked("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
+    except (NotThereError, errors.AuthError):  # AWS lets it be deleted, and the endpoint serves on
+        return {}
+    return {each["VariantName"]: _first_type(each) for each in said["ProductionVariants"]}
 
 
-def _counted(variant: Mapping[str, Any], first: str) -> Iterator[tuple[str, int]]:
+def _instances_of(variant: Mapping[str, Any], first: str) -> Iterator[tuple[str, int]]:
     count = max(variant.get("CurrentInstanceCount", 0), variant.get("DesiredInstanceCount", 0))
     pools = [(each["InstanceType"], each.get("CurrentInstanceCount", 0)) for each in variant.get("InstancePools", ())]
     yield from pools

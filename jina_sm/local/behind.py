@@ -84,11 +84,12 @@ class Behind:
         """Tells CloudWatch how much of the quotas is in use, by instance type."""
         from moto.cloudwatch.models import cloudwatch_backends
 
+        minute = datetime.now(UTC).replace(second=0, microsecond=0, tzinfo=None)
         data = [
             {
                 "MetricName": METRIC[1],
                 "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions(kind).items()],
-                "Timestamp": datetime.now(UTC).replace(tzinfo=None),
+                "Timestamp": minute,
                 "Value": float(count),
                 "Unit": "None",
             }

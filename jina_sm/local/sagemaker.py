@@ -125,6 +125,10 @@ class Hosting:
             described["PendingDeploymentSummary"] = {
                 "EndpointConfigName": endpoint.coming.config,
                 "StartTime": endpoint.modified,
+                "ProductionVariants": [
+                    {**_variant(variant, endpoint.coming, running=False), "InstanceType": _types(variant)[0]}
+                    for variant in endpoint.coming.params["ProductionVariants"]
+                ],
             }
         return described
 
