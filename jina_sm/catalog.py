@@ -90,13 +90,23 @@ class Prices:
 
 
 @dataclass(frozen=True)
+class Quotas:
+    """The codes of the quotas for endpoints, by instance type, with their date."""
+
+    date: str
+    source: str
+    codes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Catalog:
-    """The rows, the account in which AWS keeps Marketplace packages, by region, and the published prices."""
+    """The rows, the account in which AWS keeps Marketplace packages, by region, the published prices, quotas' codes."""
 
     models: Mapping[str, Model]
     accounts: Mapping[str, str]
     seller: str
     prices: Prices
+    quotas: Quotas
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -205,6 +215,7 @@ def _read() -> Catalog:
         MappingProxyType(rows["accounts"]),
         rows["seller"]["account"],
         Prices(**rows["prices"]),
+        Quotas(**rows["quotas"]),
     )
 
 

@@ -13,7 +13,7 @@ import sys
 import click
 
 from jina_sm import __version__
-from jina_sm.cli import deployment, guards, local, models, search
+from jina_sm.cli import deployment, guards, local, models, preflight, search
 from jina_sm.errors import JinaSMError
 
 _debugging: list[click.Context] = []
@@ -40,6 +40,8 @@ for _command in (
     models.models,
     deployment.subscribe,
     guards.init,
+    preflight.doctor,
+    preflight.quota,
     deployment.deploy,
     deployment.status,
     guards.pause,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from jina_sm.errors import JinaSMError, PartialError
 if TYPE_CHECKING:
     from jina_sm.deploy.marketplace import Offer
     from jina_sm.deploy.plan import Endpoint, Step
+    from jina_sm.deploy.preflight import Check
     from jina_sm.deploy.run import Inventory, Plan
 
 HOURS_A_MONTH = 730
@@ -84,6 +86,7 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 @click.option("--role-arn", help="The execution role; default: found by convention.")
 @click.option("--package-arn", help="The model package's, where the catalogue has none or an old one.")
 @click.option("--shared-licence", is_flag=True, help="Another account shares its subscription with this one.")
+@click.option("--no-preflight", is_flag=True, help="Don't look at quotas, package and permissions; AWS will say.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be changed and what it costs; do nothing.")
 @profile_option
 @show.yes_option
@@ -100,6 +103,7 @@ def deploy(
     role_arn: str | None,
     package_arn: str | None,
     shared_licence: bool,
+    no_preflight: bool,
     only_plan: bool,
     profile: str | None,
     yes: bool,
@@ -132,11 +136,12 @@ def deploy(
         known.model(model)
     aws = session(profile)
     if file:
-        wanted = fleetfile.read(file, known, lambda: _home((), aws))
+        wanted = fleetfile.read(file, known, lambda: home_regions((), aws))
     else:
-        home = _home(regions, aws)
+        home = home_regions(regions, aws)
         wanted = [spec.checked(known, model=model, regions=home, **given) for model in models]
-    plans = [run.plan(each, session=aws, known=known, shared_licence=shared_licence) for each in wanted]
+    options = {"shared_licence": shared_licence, "checked_before": not no_preflight}
+    plans = run.plan_all(wanted, session=aws, known=known, **options)
     flat = len(plans) == 1 and not file
     if only_plan and as_json:
         said = [_plan_json(plan) for plan in plans]
@@ -259,7 +264,7 @@ def reported(as_json: bool) -> Iterator[None]:
         raise
 
 
-def _home(regions: tuple[str, ...], aws: Any) -> tuple[str, ...]:
+def home_regions(regions: tuple[str, ...], aws: Any) -> tuple[str, ...]:
     from jina_sm.client import regions_of
 
     return tuple(regions_of(regions, aws))
@@ -307,8 +312,10 @@ def _show_plans(plans: list[Plan], tell: Any) -> None:
             what = f"{count} x {desired.instance_type}"
             tell(f"  {what}: instance {_usd(there.instance.usd)} [{there.instance.source}]")
             tell(f"  {' ' * len(what)}  software {_usd(there.software.usd)} [{there.software.source}]")
+            _show_doubts(there.checks, "  ! ", tell)
             if desired.fallbacks:
                 tell(f"  instead, where AWS has none to give: {', '.join(desired.fallbacks)}, at their price")
+        _show_doubts(plan.checks, "! ", tell)
         if plan.subscribed is None:
             tell("Whether the account is subscribed could not be found out; AWS will say when the model is made.")
     if total is None:
@@ -317,6 +324,12 @@ def _show_plans(plans: list[Plan], tell: Any) -> None:
         tell(f"In service: {total:.3f} USD an hour, {total * 24:.2f} a day, {total * HOURS_A_MONTH:.2f} a month.")
     if most and most != total:
         tell(f"Scaled out to the most: {most:.3f} USD an hour.")
+
+
+def _show_doubts(checks: Iterable[Check], mark: str, tell: Any) -> None:
+    for check in checks:
+        if check.verdict != "ok":
+            tell(f"{mark}{check}")
 
 
 def _sign(step: Step) -> str:
@@ -337,6 +350,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "model": plan.spec.model,
         "subscribed": plan.subscribed,
+        "checks": [asdict(each) for each in plan.checks],
         "regions": {
             region: {
                 "steps": [
@@ -346,6 +360,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
                     for step in there.steps
                 ],
                 "changes": there.changes,
+                "checks": [asdict(each) for each in there.checks],
                 "usd_per_hour": there.usd_per_hour,
                 "instance_price_source": there.instance.source,
                 "software_price_source": there.software.source,

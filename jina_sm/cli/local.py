@@ -140,7 +140,7 @@ def reset(port: int | None, as_json: bool) -> None:
 def scenario(facts: tuple[str, ...], port: int | None, as_json: bool) -> None:
     """Print what sort of account the stack is, some of it changed: free_trial=true, payment=INVALID_PAYMENT_INSTRUMENT.
 
-    ml.g5.xlarge=8 is the quota of an instance type.
+    ml.g5.xlarge=8 is the quota of an instance type; denied=iam:PassRole,sagemaker:Create* are actions not allowed.
     """
     from jina_sm import local as stack
 
@@ -148,7 +148,9 @@ def scenario(facts: tuple[str, ...], port: int | None, as_json: bool) -> None:
     for fact in facts:
         name, _, said = fact.partition("=")
         value = said == "true" if said in ("true", "false") else int(said) if re.fullmatch("-?[0-9]+", said) else said
-        if name.startswith("ml."):
+        if name == "denied":
+            asked[name] = [each for each in said.split(",") if each]
+        elif name.startswith("ml."):
             asked.setdefault("quotas", {})[name] = value
         else:
             asked[name] = value

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from jina_sm import catalog, errors
 from jina_sm.deploy import scaling, ttl
 from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours
+from jina_sm.deploy.preflight import over_quota
 from jina_sm.transport.session import auth_error, client, translated
 
 ROLE = "jina-sm-execution"
@@ -49,7 +50,7 @@ _LISTED = "It changed while it was listed: try again."
 _OURS = "This should not happen: please report it, with the request id."
 _SCALING = "Application Auto Scaling may not act for the account: its service-linked role needs to be made or mended."
 
-# (code or "", words in the message, what it is, the cure); the first that fits. {quota}: what AWS calls the quota.
+# (code or "", words in the message, what it is, the cure); the first that fits. QUOTA: the command that asks for more.
 MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "Could not find", NotThereError, ""),
     ("ValidationException", "not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
@@ -65,13 +66,14 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
     ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
     ("ValidationException", "", errors.DeployError, ""),
-    ("ResourceLimitExceeded", "", errors.QuotaError, "Ask for more in Service Quotas (SageMaker, {quota})."),
+    ("ResourceLimitExceeded", "", errors.QuotaError, "QUOTA"),
     ("ServiceQuotaExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
     ("LimitExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
     ("LimitExceeded", "", errors.QuotaError, "Ask for more in Service Quotas (IAM), or remove some."),
     ("ResourceNotFoundException", "", NotThereError, ""),
     ("ResourceNotFound", "", NotThereError, ""),
     ("ObjectNotFoundException", "", NotThereError, ""),
+    ("NoSuchResourceException", "", NotThereError, ""),
     ("NoSuchEntity", "", NotThereError, ""),
     ("NoSuchEntityException", "", NotThereError, ""),
     ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
@@ -107,7 +109,7 @@ FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
         "AWS says no more. Without a log group /aws/sagemaker/Endpoints/NAME the container never started, as for want "
         "of instances: try again, or another --instance-type or region.",
     ),
-    ("service limit", errors.QuotaError, "Ask for more in Service Quotas (SageMaker, {quota})."),
+    ("service limit", errors.QuotaError, "QUOTA"),
     ("not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
     ("assume", errors.EndpointFailedError, "The execution role must exist and trust sagemaker.amazonaws.com."),
     ("not authorized", errors.EndpointFailedError, "Give the execution role that permission."),
@@ -207,6 +209,20 @@ class ControlPlane:
         except NotThereError:
             raise NotYetError(refusal.message, cure=refusal.cure, target=name, region=self.region) from None
 
+    def asked(self, service: str, operation: str, **params: Any) -> dict[str, Any]:
+        """The answer to a call that changes no endpoint. Raises DeployError or AuthError."""
+        with self._translated(""):
+            answer: dict[str, Any] = getattr(self._of(service), operation)(**params)
+        return answer
+
+    def pages(
+        self, service: str, operation: str, *, page_size: int | None = None, **params: Any
+    ) -> Iterator[dict[str, Any]]:
+        """As ``asked``, of a call whose answers come in pages."""
+        with self._translated(""):
+            paged = self._of(service).get_paginator(operation)
+            yield from paged.paginate(**params, PaginationConfig={"PageSize": page_size})
+
     def _of(self, service: str) -> Any:
         kept = _clients.setdefault(self._aws, {})  # making one takes longer than what most are asked
         if (service, self.region) not in kept:
@@ -258,6 +274,7 @@ class ControlPlane:
         names: dict[str, list[str]] = {}
         known: dict[str, Config] = {}
         others: set[str] = set()  # endpoints that are not ours, or not the ones wanted
+        foreign: set[str] = set()
         for kind, operation in (("Endpoint", "endpoints"), ("EndpointConfig", "endpoint_configs"), ("Model", "models")):
             names[kind] = []
             for each in self.listed(f"list_{operation}", f"{kind}s", prefix):
@@ -266,12 +283,14 @@ class ControlPlane:
                     tags = self.tags(arn)
                 except NotThereError:  # gone since it was listed
                     continue
-                if not wanted(tags):
-                    others |= {name} if kind == "Endpoint" else set()
-                else:
+                if wanted(tags):
                     names[kind].append(name)
                     if kind == "EndpointConfig":
                         known[name] = Config(arn=arn, tags=tags)
+                elif kind == "Endpoint":
+                    others.add(name)
+                else:
+                    foreign.add(name)
         found = (self.endpoint(name) for name in names["Endpoint"])
         state = State(
             endpoints=tuple(each for each in found if each),
@@ -279,6 +298,7 @@ class ControlPlane:
             models=tuple(names["Model"]),
             schedules=tuple(self._schedules(prefix, wanted)),
             known=MappingProxyType(known),
+            foreign=frozenset(foreign),
         )
         bases = {part.name for part in state.endpoints} | {name.rpartition("-")[0] for name in names["EndpointConfig"]}
         everything = model is None and endpoint is None
@@ -511,14 +531,8 @@ def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
 def failure(reason: str, *, target: str, region: str) -> errors.DeployError:
     """Why an endpoint came up Failed, by AWS's own words."""
     kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason)
-    cure = cure.replace("NAME", target).replace("{quota}", _quota(reason))
+    cure = over_quota(reason, region) if cure == "QUOTA" else cure.replace("NAME", target)
     return kind(reason.rstrip(".") or "no reason given", cure=cure, target=target, region=region)
-
-
-def _quota(said: str) -> str:
-    """What AWS calls the quota that it speaks of."""
-    match = re.search(r"service limit '([^']+)'", said)
-    return f"'{match[1]}'" if match else "'<instance type> for endpoint usage'"
 
 
 def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> errors.JinaSMError:
@@ -528,7 +542,7 @@ def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> er
     if refused := auth_error(code, said, region=region, target=target):
         return refused
     kind, cure = next((kind, cure) for known, words, kind, cure in MEANINGS if known in ("", code) and words in said)
-    cure = cure.replace("{quota}", _quota(said))
+    cure = over_quota(said, region) if cure == "QUOTA" else cure
     meant = kind(said.rstrip("."), cure=cure or None, code=code, target=target, region=region, request_id=request_id)
     meant.attempts = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
     return meant

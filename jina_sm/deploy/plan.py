@@ -107,6 +107,7 @@ class State:
 
     ``known`` tells more of the configs, by name. ``logs`` are the endpoints that log groups belong to, where they were
     asked for. ``serving``: the parameters that the endpoint was made from, as AWS tells them.
+    ``foreign``: models and configs whose names are like ours and whose tags are not.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -117,6 +118,7 @@ class State:
     logs: tuple[str, ...] = ()
     known: Mapping[str, Config] = field(default_factory=lambda: MappingProxyType({}))
     serving: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    foreign: frozenset[str] = frozenset()
 
     @property
     def empty(self) -> bool:

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from jina_sm import catalog
 from jina_sm.clock import Clock
+from jina_sm.deploy import facts, preflight, scaling
 from jina_sm.deploy import plan as plans
-from jina_sm.deploy import scaling
 from jina_sm.deploy.aws import (
     ControlPlane,
     NotThereError,
@@ -33,6 +33,7 @@ from jina_sm.deploy.aws import (
 )
 from jina_sm.deploy.marketplace import Agreement, Marketplace, Offer
 from jina_sm.deploy.plan import Call, Desired, Endpoint, State, Step, Wait
+from jina_sm.deploy.preflight import Check, Need, Room
 from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.scaling import Scaling
 from jina_sm.deploy.spec import Spec, checked
@@ -67,7 +68,7 @@ Listener = Callable[[Event], None]
 class RegionPlan:
     """What will be done in one region, and what its endpoint will cost an hour once it is there.
 
-    ``changes``: what is different from what serves now.
+    ``changes``: what is different from what serves now. ``needs``: what it asks of the quotas, which have ``rooms``.
     """
 
     desired: Desired
@@ -77,6 +78,9 @@ class RegionPlan:
     changes: tuple[str, ...] = ()
     scaled: Scaling | None = None
     """How it scaled before."""
+    checks: tuple[Check, ...] = ()
+    needs: tuple[Need, ...] = ()
+    rooms: Mapping[str, Room] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def usd_per_hour(self) -> Decimal | None:
@@ -88,11 +92,15 @@ class RegionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a deployment will do, region by region. ``subscribed=None``: could not be found out."""
+    """What a deployment will do, region by region. ``subscribed=None``: could not be found out.
+
+    ``checks``: what it depends on in the account, beside what it does in each region.
+    """
 
     spec: Spec
     regions: Mapping[str, RegionPlan]
     subscribed: bool | None
+    checks: tuple[Check, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -149,59 +157,53 @@ def subscribe(
 
 
 def plan(
-    spec: Spec, *, session: Any = None, known: catalog.Catalog | None = None, shared_licence: bool = False
+    spec: Spec,
+    *,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+    shared_licence: bool = False,
+    checked_before: bool = True,
 ) -> Plan:
     """What ``deploy`` would do, and at what price. Changes nothing.
 
     ``shared_licence``: another account shares its subscription with this one, which the Marketplace does not tell.
+    ``checked_before=False``: quotas, package and permissions are not looked at, and AWS alone says what will not do.
 
-    Raises NotSubscribedError, InputError, AuthError or DeployError for what would stop it, before anything is made.
+    Raises NotSubscribedError, QuotaError, NameTakenError, InputError, AuthError or DeployError for what is sure to
+    stop it, in whichever region, before anything is made. What could not be found out is in the plan's checks.
     """
     known = known or catalog.load()
     spec = checked(known, **spec.model_dump())
     aws = session or default_session()
     model, home = known.model(spec.model), spec.regions[0]
-    identity(aws, home)
+    who = facts.caller(aws, spec.regions)
+    home = who.region or home
     subscribed, software = _licence(aws, known, model, spec.instance_type)
     if shared_licence:
         subscribed = None
     if subscribed is False and not model.arns:  # an ARN of one's own needs no subscription
-        raise NotSubscribedError(
-            f"the account is not subscribed to {model.key}",
-            cure=f"`jina-sm subscribe {model.key}` shows the price and subscribes. "
-            "If another account shares its licence with this one, pass --shared-licence.",
-        )
+        unbought = preflight.subscription(model.key, False, listing=model.listing)
+        raise NotSubscribedError(unbought.seen, cure=unbought.cure)
     role = spec.role_arn or execution_role(aws, home)
-    scaled, ends = spec.autoscaling, None
-    if spec.ttl:
-        acting, making = schedule_role(aws, home)
-        ends = Ttl(seconds=spec.ttl, ends=datetime.now(UTC) + timedelta(seconds=spec.ttl), role_arn=acting, role=making)
+    ends = end_of(spec, aws, home)
 
     def of_region(region: str, _: threading.Event) -> RegionPlan:
-        desired = Desired(
-            region=region,
-            model=model.key,
-            endpoint=catalog.endpoint_name(model, spec.name),
-            package_arn=known.package_arn(model, region),
-            role_arn=role,
-            instance_type=spec.instance_type,
-            instance_count=max(spec.instance_count, scaled.min if scaled else 1),
-            fallbacks=spec.instance_types[1:],
-            tags=spec.tags,
-            subnets=spec.vpc[region].subnets if region in spec.vpc else (),
-            security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
-            kms_key=spec.kms_key,
-            scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
-            ttl=ends,
-        )
-        state = ControlPlane(aws, region).observe(desired.endpoint)
+        desired = desired_in(spec, region, role_arn=role, known=known, ttl=ends)
+        control = ControlPlane(aws, region)
+        state = facts.observed(control, desired.endpoint)
+        steps = tuple(plans.deployment(desired, state))
+        needs = preflight.needs(desired, state, steps) if checked_before else ()
+        rooms = facts.rooms(control, known, needs)
         return RegionPlan(
             desired=desired,
-            steps=tuple(plans.deployment(desired, state)),
+            steps=steps,
             instance=instance_price(aws, known, spec.instance_type, region),
             software=software,
             changes=plans.changes(desired, state),
             scaled=next((each.scaling for each in state.targets), None),
+            checks=facts.of_plan(control, desired, state, steps, needs, rooms) if checked_before else (),
+            needs=needs,
+            rooms=MappingProxyType(rooms),
         )
 
     done, failed = side_by_side(spec.regions, of_region)
@@ -211,7 +213,70 @@ def plan(
         first.region = ", ".join(failed)
         raise first
     raise_if(failed, {}, "nothing was made")
-    return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed)
+    account: tuple[Check, ...] = ()
+    if checked_before:
+        steps = {region: there.steps for region, there in done.items()}
+        account = facts.of_account(ControlPlane(aws, home), who, role, steps)
+    if refusal := preflight.refusal([*account, *(each for there in done.values() for each in there.checks)]):
+        raise refusal
+    return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed, checks=account)
+
+
+def desired_in(spec: Spec, region: str, *, role_arn: str, known: catalog.Catalog, ttl: Ttl | None = None) -> Desired:
+    """What the spec asks for in one of its regions."""
+    model, scaled = known.model(spec.model), spec.autoscaling
+    return Desired(
+        region=region,
+        model=model.key,
+        endpoint=catalog.endpoint_name(model, spec.name),
+        package_arn=known.package_arn(model, region),
+        role_arn=role_arn,
+        instance_type=spec.instance_type,
+        instance_count=max(spec.instance_count, scaled.min if scaled else 1),
+        fallbacks=spec.instance_types[1:],
+        tags=spec.tags,
+        subnets=spec.vpc[region].subnets if region in spec.vpc else (),
+        security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
+        kms_key=spec.kms_key,
+        scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
+        ttl=ttl,
+    )
+
+
+def end_of(spec: Spec, aws: Any, region: str) -> Ttl | None:
+    """The end that was set beforehand, counted from now, and the role that it takes. Raises as ``schedule_role``."""
+    if not spec.ttl:
+        return None
+    acting, making = schedule_role(aws, region)
+    ends = datetime.now(UTC) + timedelta(seconds=spec.ttl)
+    return Ttl(seconds=spec.ttl, ends=ends, role_arn=acting, role=making)
+
+
+def plan_all(
+    specs: Iterable[Spec],
+    *,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+    shared_licence: bool = False,
+    checked_before: bool = True,
+) -> list[Plan]:
+    """As ``plan``, of each. Raises QuotaError also where each has room enough, and all together have not."""
+    aws, known = session or default_session(), known or catalog.load()
+    options = {"shared_licence": shared_licence, "checked_before": checked_before}
+    agreed = [plan(each, session=aws, known=known, **options) for each in specs]
+    _check_together(agreed)
+    return agreed
+
+
+def _check_together(agreed: Sequence[Plan]) -> None:
+    checks: list[Check] = []
+    for region in dict.fromkeys(region for each in agreed for region in each.regions):
+        there = [each.regions[region] for each in agreed if region in each.regions]
+        rooms = {kind: room for each in there for kind, room in each.rooms.items()}
+        needs = preflight.together(need for each in there for need in each.needs)
+        checks += [preflight.quota(region, need, rooms[need.instance_type]) for need in needs]
+    if refusal := preflight.refusal(checks):
+        raise refusal
 
 
 def deploy(
@@ -252,6 +317,7 @@ def deploy_all(
     A region of one that fails is rolled back, and all else stands. Raises its error, or PartialError.
     """
     aws = session or default_session()
+    _check_together(agreed)
     places = {place(there): there for plan in agreed for there in plan.regions.values()}
 
     def at(label: str, stop: threading.Event) -> Endpoint:

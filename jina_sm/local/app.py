@@ -25,7 +25,7 @@ import orjson
 from jina_sm import catalog as catalogue
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
-from jina_sm.local import api, container, marketplace, quotas, runtime, sagemaker, scaling, scheduler
+from jina_sm.local import api, container, marketplace, permissions, quotas, runtime, sagemaker, scaling, scheduler
 from jina_sm.local.acting import GONE, Stage, sent
 from jina_sm.local.asynchronous import Asynchronous
 from jina_sm.local.behind import Behind
@@ -34,7 +34,6 @@ from jina_sm.local.container import Broken
 from jina_sm.local.faults import Fault, disordered
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
 from jina_sm.local.pace import TIMED_OUT, Paced, Paces
-from jina_sm.local.permissions import simulated
 from jina_sm.local.profile import Profile
 from jina_sm.local.protocol import Receive, Refusal, Reply, Send, answer, refused, service
 from jina_sm.local.scenario import Scenario
@@ -216,10 +215,14 @@ class Stack:
         account = self._behind.account_of(key)
         if signed == "iam":
             body = await _body(receive)
-            if simulation := simulated(body, denied=key == "DENIED"):
+            action = urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+            denied = self.state.scenario.denied
+            if permissions.denies(denied, f"iam:{action}", region):
+                refusal = permissions.refusal(self._user(key), f"iam:{action}")
+                return await sent(send, _xml(Refusal("AccessDenied", refusal.message, status=403)))
+            if simulation := permissions.simulated(body, denied=["*:*"] if key == "DENIED" else denied):
                 return await sent(send, simulation)
             receive = _again(body, receive)
-            action = urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
             if action in _IAM:
                 return await self._iam(account, action, region, scope, receive, send)
         elif signed == "monitoring":
@@ -246,6 +249,7 @@ class Stack:
         """Tells CloudWatch how often each endpoint was invoked since it was last told."""
         counted = state.region(region).invocations
         self._behind.measure(state.account, region, dict(counted))
+        self._behind.measure_use(state.account, region, quotas.in_use(state.region(region)))
         counted.clear()
 
     def _state(self, account: str) -> State:
@@ -266,9 +270,20 @@ class Stack:
             return Refusal("ExpiredTokenException", words, status=status)
         if key == "DENIED" and name:
             action = f"{service(name).signing_name}:{operation}"
-            message = f"User: arn:aws:iam::{self.state.account}:user/DENIED is not authorized to perform: {action}"
+            message = f"User: {self._user(key)} is not authorized to perform: {action}"
             return Refusal("AccessDeniedException", f"{message} on resource: *", status=status)
+        if name and (action := self._denied(region, f"{service(name).signing_name}:{operation}")):
+            words = permissions.refusal(self._user(key), action).message
+            return Refusal("AccessDeniedException", words, status=status)
         return None
+
+    def _denied(self, region: str, action: str) -> str:
+        """The action that the scenario denies, of those that the call takes; "": none."""
+        taken = [action, *(["iam:PassRole"] if action == "sagemaker:CreateModel" else [])]
+        return next((each for each in taken if permissions.denies(self.state.scenario.denied, each, region)), "")
+
+    def _user(self, key: str) -> str:
+        return f"arn:aws:iam::{self.state.account}:user/{key}"
 
     async def _struck(self, call: _Call, receive: Receive, send: Send) -> Reply:
         """The answer to a call, through whatever faults it meets."""

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jina_sm.local.protocol import Receive, Reply, Send
+from jina_sm.local.quotas import METRIC, dimensions
 
 ROLE = "jina-sm-execution"
 _TRUST = """{"Version": "2012-10-17", "Statement": [
@@ -78,6 +79,23 @@ class Behind:
             for (endpoint, minute), count in counted.items()
         ]
         cloudwatch_backends[account][region].put_metric_data("AWS/SageMaker", data)
+
+    def measure_use(self, account: str, region: str, used: Mapping[str, int]) -> None:
+        """Tells CloudWatch how much of the quotas is in use, by instance type."""
+        from moto.cloudwatch.models import cloudwatch_backends
+
+        minute = datetime.now(UTC).replace(second=0, microsecond=0, tzinfo=None)
+        data = [
+            {
+                "MetricName": METRIC[1],
+                "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions(kind).items()],
+                "Timestamp": minute,
+                "Value": float(count),
+                "Unit": "None",
+            }
+            for kind, count in used.items()
+        ]
+        cloudwatch_backends[account][region].put_metric_data(METRIC[0], data)
 
     def account_of(self, key: str) -> str:
         """The account that an access key belongs to."""

@@ -15,17 +15,8 @@ from jina_sm.local.state import Region, State, wall
 
 _SERVICE = {"ServiceCode": "sagemaker", "ServiceName": "Amazon SageMaker"}
 _SPELLED = ("NextToken", "MaxResults")
-# The codes that are the same in every account; those of other types are made up.
-_CODES: Mapping[str, str] = {
-    "ml.g5.xlarge": "L-1928E07B",
-    "ml.g5.2xlarge": "L-9614C779",
-    "ml.g5.4xlarge": "L-C1B9A48D",
-    "ml.g5.8xlarge": "L-065D610E",
-    "ml.g5.12xlarge": "L-65C4BD00",
-    "ml.g5.16xlarge": "L-962705EA",
-    "ml.g6.xlarge": "L-D470D954",
-    "ml.g6e.xlarge": "L-B0729CB4",
-}
+_NOT_REQUESTED = ("Value", "Adjustable", "UsageMetric")
+METRIC = ("AWS/Usage", "ResourceCount")
 
 
 @dataclass(frozen=True)
@@ -36,18 +27,23 @@ class Quotas:
     _region: Region
 
     def get_service_quota(self, asked: Asked) -> Answer:
-        return {"Quota": self._quota(self._type(asked))}
+        kind = self._type(asked)
+        if not self._state.scenario.applied_quotas:
+            raise _missing()
+        return {"Quota": self._quota(kind)}
 
     def get_aws_default_service_quota(self, asked: Asked) -> Answer:
-        return {"Quota": {**self._quota(self._type(asked)), "Value": 0.0}}
+        return {"Quota": self._default(self._type(asked))}
 
     def list_service_quotas(self, asked: Asked) -> Answer:
         found, more = self._page(asked)
+        if not self._state.scenario.applied_quotas:
+            return {"Quotas": []}
         return {"Quotas": [self._quota(each) for each in found], **more}
 
     def list_aws_default_service_quotas(self, asked: Asked) -> Answer:
         found, more = self._page(asked)
-        return {"Quotas": [{**self._quota(each), "Value": 0.0} for each in found], **more}
+        return {"Quotas": [self._default(each) for each in found], **more}
 
     def request_service_quota_increase(self, asked: Asked) -> Answer:
         kind, wanted = self._type(asked), asked["DesiredValue"]
@@ -56,7 +52,7 @@ class Quotas:
         if any(each["QuotaCode"] == asked["QuotaCode"] and self._open(each) for each in self._region.quota_requests):
             words = "Only one open service quota increase request is allowed per quota."
             raise Refusal("ResourceAlreadyExistsException", words)
-        quota = {name: value for name, value in self._quota(kind).items() if name not in ("Value", "Adjustable")}
+        quota = {name: value for name, value in self._quota(kind).items() if name not in _NOT_REQUESTED}
         request = {
             **quota,
             "Id": hashlib.sha256(f"{self._region.name} {len(self._region.quota_requests)}".encode()).hexdigest()[:32],
@@ -81,8 +77,13 @@ class Quotas:
 
     list_requested_service_quota_change_history_by_quota = list_requested_service_quota_change_history
 
+    def _default(self, instance_type: str) -> Answer:
+        """AWS's own: none of any type, which is what many accounts have of GPUs."""
+        quota = self._quota(instance_type)
+        return quota if not self._state.scenario.applied_quotas else {**quota, "Value": 0.0}
+
     def _quota(self, instance_type: str) -> Answer:
-        code = _code(instance_type)
+        code = self._code(instance_type)
         return {
             **_SERVICE,
             "QuotaArn": f"arn:aws:servicequotas:{self._region.name}:{self._region.account}:sagemaker/{code}",
@@ -92,19 +93,30 @@ class Quotas:
             "Unit": "None",
             "Adjustable": True,
             "GlobalQuota": False,
+            "UsageMetric": {
+                "MetricNamespace": METRIC[0],
+                "MetricName": METRIC[1],
+                "MetricDimensions": dimensions(instance_type),
+                "MetricStatisticRecommendation": "Maximum",
+            },
         }
 
     def _page(self, asked: Asked) -> tuple[list[str], Answer]:
         if asked["ServiceCode"] != _SERVICE["ServiceCode"]:
             raise _missing()
-        wanted = [each for each in _types() if asked.get("QuotaCode", _code(each)) == _code(each)]
+        wanted = [each for each in _types() if asked.get("QuotaCode", self._code(each)) == self._code(each)]
         return page(wanted, lambda each: [each], asked, most=100, spelled=_SPELLED)
 
     def _type(self, asked: Asked) -> str:
         for instance_type in _types() if asked["ServiceCode"] == _SERVICE["ServiceCode"] else ():
-            if _code(instance_type) == asked["QuotaCode"]:
+            if self._code(instance_type) == asked["QuotaCode"]:
                 return instance_type
         raise _missing()
+
+    def _code(self, instance_type: str) -> str:
+        """Of those that the catalogue does not know, one that is made up."""
+        known = self._state.catalog.quotas.codes.get(instance_type)
+        return known or "L-" + hashlib.sha256(instance_type.encode()).hexdigest()[:8].upper()
 
     def _open(self, request: Mapping[str, Any]) -> bool:
         return bool(self._told(request)["Status"] == "PENDING")
@@ -119,13 +131,7 @@ def check(state: State, region: Region, variants: Iterable[Mapping[str, Any]]) -
 
     An update needs its new instances beside the old ones, which go when it is done.
     """
-    used = _counted(
-        variant
-        for endpoint in region.endpoints.values()
-        for deployment in (endpoint.serving, endpoint.coming)
-        if deployment and endpoint.status != "Failed"
-        for variant in deployment.params["ProductionVariants"]
-    )
+    used = in_use(region)
     for instance_type, more in _counted(variants).items():
         limit, now = state.scenario.limit(instance_type), used.get(instance_type, 0)
         if now + more > limit:
@@ -136,6 +142,22 @@ def check(state: State, region: Region, variants: Iterable[Mapping[str, Any]]) -
                 "Service Quotas to request an increase for this quota. If AWS Service Quotas is not available, contact "
                 "AWS support to request an increase for this quota.",
             )
+
+
+def in_use(region: Region) -> dict[str, int]:
+    """Instances by type that the endpoints of a region have or will have; of pools, of the type that was to be had."""
+    return _counted(
+        {**variant, "InstancePools": [], "InstanceType": deployment.types.get(variant["VariantName"])}
+        for endpoint in region.endpoints.values()
+        for deployment in (endpoint.serving, endpoint.coming)
+        if deployment and endpoint.status != "Failed"
+        for variant in deployment.params["ProductionVariants"]
+    )
+
+
+def dimensions(instance_type: str) -> dict[str, str]:
+    """How CloudWatch knows what is in use of a quota."""
+    return {"Class": "None", "Resource": f"endpoint/{instance_type}", "Service": "SageMaker", "Type": "Resource"}
 
 
 def _counted(variants: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -150,10 +172,6 @@ def _counted(variants: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 def _types() -> Iterator[str]:
     yield from service("sagemaker").shape_for("ProductionVariantInstanceType").enum
-
-
-def _code(instance_type: str) -> str:
-    return _CODES.get(instance_type) or "L-" + hashlib.sha256(instance_type.encode()).hexdigest()[:8].upper()
 
 
 def _missing() -> Refusal:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jina_sm.local import marketplace, quotas
-from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page
+from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page, service
 from jina_sm.local.state import ORDINARY, Deployment, Endpoint, Fate, Made, Region, State
 
 NOT_SUBSCRIBED = "Caller is not subscribed to the marketplace offering."
+_GPUS = ("ml.g4dn.", "ml.g5.", "ml.g6.", "ml.g6e.")  # what a package is made for beside the catalogue's is assumed
 _SAID = {"model": "model", "endpoint-config": "endpoint configuration", "endpoint": "endpoint"}
 
 
@@ -124,6 +125,10 @@ class Hosting:
             described["PendingDeploymentSummary"] = {
                 "EndpointConfigName": endpoint.coming.config,
                 "StartTime": endpoint.modified,
+                "ProductionVariants": [
+                    {**_variant(variant, endpoint.coming, running=False), "InstanceType": _types(variant)[0]}
+                    for variant in endpoint.coming.params["ProductionVariants"]
+                ],
             }
         return described
 
@@ -180,7 +185,8 @@ class Hosting:
     def describe_model_package(self, asked: Asked) -> Answer:
         arn = asked["ModelPackageName"]
         model = self._package(arn)
-        types = list(model.instances)
+        known = service("sagemaker").shape_for("ProductionVariantInstanceType").enum
+        types = [*model.instances, *(each for each in known if each.startswith(_GPUS) and each not in model.instances)]
         return {
             "ModelPackageName": arn.rpartition("/")[2],
             "ModelPackageArn": arn,

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from jina_sm.errors import InputError
+from jina_sm.local.permissions import PATTERN
 from jina_sm.local.protocol import service
 
 Approval = Literal["", "required", "approved", "rejected"]
@@ -26,7 +27,9 @@ class Scenario:
     what is bought, and has not yet, has, or has refused. ``payment``: why entitlements fail, such as
     INVALID_PAYMENT_INSTRUMENT; PROVISIONING_IN_PROGRESS keeps them pending. The offers are listed beside the public
     one. ``quotas`` are instances for endpoint usage by type; ``quota`` is that of any other. ``capacity`` is how many
-    of a type AWS has to give an endpoint; of any other it has enough.
+    of a type AWS has to give an endpoint; of any other it has enough. ``applied_quotas=False``: there are only AWS's
+    defaults, which are the same. ``denied`` are actions that the caller may not do, such as iam:PassRole,
+    sagemaker:Create*, or sagemaker:CreateEndpoint@eu-west-1 in one region only.
     """
 
     free_trial: bool = False
@@ -38,6 +41,8 @@ class Scenario:
     quota: int = 4
     quotas: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     capacity: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    applied_quotas: bool = True
+    denied: tuple[str, ...] = ()
 
     def changed(self, asked: Mapping[str, Any]) -> Scenario:
         """With some of it changed. Raises InputError."""
@@ -59,11 +64,15 @@ class Scenario:
         for name, value in [("quota", asked.get("quota", 0)), *quotas.items(), *capacity.items()]:
             if type(value) is not int or value < 0:
                 raise InputError(f"{name} is a number of instances, not {value!r}")
-        both = {"quotas": MappingProxyType(quotas), "capacity": MappingProxyType(capacity)}
+        for each in asked.get("denied", ()):
+            if not isinstance(each, str) or not PATTERN.fullmatch(each):
+                raise InputError(f"denied is of actions such as iam:PassRole, not {each!r}")
+        denied = tuple(asked.get("denied", self.denied))
+        both = {"quotas": MappingProxyType(quotas), "capacity": MappingProxyType(capacity), "denied": denied}
         return replace(self, **{**asked, **both})
 
     def told(self) -> dict[str, Any]:
-        both = {"quotas": dict(self.quotas), "capacity": dict(self.capacity)}
+        both = {"quotas": dict(self.quotas), "capacity": dict(self.capacity), "denied": [*self.denied]}
         return {**asdict(replace(self, quotas={}, capacity={})), **both}
 
     def limit(self, instance_type: str) -> int:

@@ -111,7 +111,8 @@ def test_codes_of_credentials_are_of_one_kind_each() -> None:
     ("code", "message", "kind", "cure"),
     [
         ("ValidationException", "Caller is not subscribed to the marketplace offering.", errors.NotSubscribedError, "subscribe"),
-        ("ResourceLimitExceeded", "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances", errors.QuotaError, "Service Quotas"),
+        ("ResourceLimitExceeded", "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances, with current utilization of 0 Instances and a request delta of 2 Instances.", errors.QuotaError, "`jina-sm quota request --instance-type ml.g5.xlarge --value 2 -r us-east-1`"),
+        ("ResourceLimitExceeded", "You have too many endpoints", errors.QuotaError, "`jina-sm quota -r us-east-1`"),
         ("ValidationException", 'Cannot create already existing endpoint "arn"', errors.NameTakenError, "--name"),
         ("ValidationException", 'Cannot update in-progress endpoint "arn"', errors.DeployError, "settled"),
         ("ValidationException", 'Could not find endpoint "arn"', aws.NotThereError, ""),
@@ -139,7 +140,8 @@ def test_a_refusal_of_the_control_plane_is_ours_with_a_cure(
 def test_a_failed_endpoint_is_told_by_awss_reason(reason: str, kind: type[errors.DeployError]) -> None:
     meant = aws.failure(reason, target="jina-sm-x", region="us-east-1")
     assert type(meant) is kind
-    assert reason in str(meant)
+    assert reason.rstrip(".") in str(meant)
+    assert (kind is errors.QuotaError) == ("jina-sm quota request --instance-type ml.g5.xlarge" in str(meant))
 
 
 def test_marketplaces_reason_is_read_beside_the_error_and_in_it() -> None:

@@ -1,0 +1,204 @@
+"""
+What a preflight has to know, as AWS tells it. Every look gives what it found or the error that it met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from jina_sm import catalog, errors
+from jina_sm.deploy import permissions as iam
+from jina_sm.deploy import preflight
+from jina_sm.deploy.aws import ControlPlane, NotThereError, disabled, identity
+from jina_sm.deploy.marketplace import Marketplace
+from jina_sm.deploy.permissions import Decision, Permission
+from jina_sm.deploy.plan import Call, Desired, State, Step
+from jina_sm.deploy.preflight import Caller, Check, Need, Package, Role, Room
+from jina_sm.deploy.quotas import Quotas, uses
+
+HOME = "us-east-1"  # a region that no account can do without
+_Found = TypeVar("_Found")
+
+
+def attempt(look: Callable[[], _Found]) -> _Found | errors.JinaSMError:
+    """What the look found; else the error."""
+    try:
+        return look()
+    except errors.JinaSMError as error:
+        return error
+
+
+def caller(aws: Any, regions: Sequence[str]) -> Caller:
+    """Who asks. A first region that is not enabled says nothing about the credentials. Raises AuthError."""
+    try:
+        return Caller(arn=identity(aws, regions[0]), region=regions[0])
+    except errors.AuthError as error:
+        if not disabled(error) or regions[0] == HOME:
+            raise
+        try:
+            return Caller(arn=identity(aws, HOME), region=HOME)
+        except errors.JinaSMError:
+            raise error from None
+
+
+def observed(control: ControlPlane, endpoint: str) -> State:
+    """What a deployment to that endpoint has to know. Raises DeployError, also for a region that is not enabled."""
+    try:
+        return control.observe(endpoint)
+    except errors.JinaSMError as error:
+        if disabled(error):
+            check = preflight.region_enabled(control.region, error, disabled=True)
+            raise errors.DeployError(check.seen, cure=check.cure, region=control.region, code=error.code) from None
+        raise
+
+
+def role(control: ControlPlane, arn: str) -> Role:
+    """Raises NotThereError, AuthError, ..."""
+    try:
+        said = control.asked("iam", "get_role", RoleName=arn.rpartition("/")[2])["Role"]
+    except NotThereError:
+        raise NotThereError(f"there is no role {arn}", cure="Give another with --role-arn.") from None
+    return Role(arn=arn, trust=said.get("AssumeRolePolicyDocument"))
+
+
+def package(control: ControlPlane, arn: str) -> Package:
+    """Raises DeployError; ``missing`` tells whether that is how AWS says that there is none."""
+    said = control.asked("sagemaker", "describe_model_package", ModelPackageName=arn)
+    types = said.get("InferenceSpecification", {}).get("SupportedRealtimeInferenceInstanceTypes") or ()
+    return Package(arn=arn, types=tuple(types))
+
+
+def missing(error: object) -> bool:
+    """Whether AWS says that it is not there, rather than nothing about it."""
+    return isinstance(error, NotThereError) or (
+        isinstance(error, errors.DeployError)
+        and error.code == "ValidationException"
+        and "does not exist" in error.message
+    )
+
+
+def subscribed(aws: Any, model: catalog.Model) -> bool:
+    """Raises DeployError or AuthError where it cannot be found out."""
+    market = Marketplace(aws)
+    return market.agreement(model, market.product_id(model)) is not None
+
+
+def decisions(
+    control: ControlPlane, who: Caller, asked: Iterable[Permission], known: Mapping[str, tuple[str, ...]]
+) -> list[Decision]:
+    """What IAM's simulator says of each. Raises AuthError where it may not be asked, DeployError where it cannot."""
+    wanted = [*asked]
+    found = _simulated(control, who, wanted, known)
+    # What depends on the region is asked again from there.
+    for region in dict.fromkeys(each.region for each in found if "aws:RequestedRegion" in each.missing and each.region):
+        some = [each for each in wanted if each.region == region]
+        again = {(each.action, each.resource): each for each in _simulated(control, who, some, known, region)}
+        found = [again.get((each.action, each.resource), each) if each.region == region else each for each in found]
+    return found
+
+
+def _simulated(
+    control: ControlPlane,
+    who: Caller,
+    wanted: Sequence[Permission],
+    known: Mapping[str, tuple[str, ...]],
+    region: str | None = None,
+) -> list[Decision]:
+    source = iam.principal(who.arn)
+    if who.arn.endswith(":root"):  # no policy of the account's limits it
+        return [iam.decided(each, {(each.action.lower(), each.resource): ("allowed", ())}) for each in wanted]
+    if source is None:
+        raise errors.DeployError(f"IAM knows no policies of {who.arn}")
+    if ":assumed-role/" in who.arn:
+        source = str(control.asked("iam", "get_role", RoleName=source.rpartition("/")[2])["Role"]["Arn"])
+    found: list[Decision] = []
+    for passed_to in dict.fromkeys(each.passed_to for each in wanted):
+        some = [each for each in wanted if each.passed_to == passed_to]
+        said: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+        for question in iam.questions(some, known, region):
+            pages = control.pages(
+                "iam",
+                "simulate_principal_policy",
+                PolicySourceArn=source,
+                ActionNames=[*question.actions],
+                ResourceArns=[*question.resources],
+                ContextEntries=[*question.context],
+            )
+            for each in (each for page in pages for each in page["EvaluationResults"]):
+                said |= _words(each)
+        found += [iam.decided(each, said) for each in some]
+    return found
+
+
+def _words(result: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
+    """By action and resource, IAM's word and the keys that it missed: of each resource, where it says so."""
+    action = result["EvalActionName"].lower()
+    missed = tuple(result.get("MissingContextValues", ()))
+    # An organisation's refusal stands in the whole's word, whatever is said of each resource.
+    forbidden = result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations") is False
+    found = {}
+    if name := result.get("EvalResourceName"):
+        found[action, name] = (result["EvalDecision"], missed)
+    for each in result.get("ResourceSpecificResults", ()):
+        word = result["EvalDecision"] if forbidden else each["EvalResourceDecision"]
+        keys = tuple(each.get("MissingContextValues", ())) or (missed if word != "allowed" else ())
+        found[action, each["EvalResourceName"]] = (word, keys)
+    return found
+
+
+def rooms(control: ControlPlane, known: catalog.Catalog, needs: Iterable[Need]) -> dict[str, Room]:
+    """The room that there is for each need, by type; where it is too little, with the increase that is open."""
+    wanted = [*needs]
+    if not wanted:
+        return {}
+    quotas = Quotas(control, known.quotas.codes)
+    found = quotas.rooms((each.instance_type for each in wanted), attempt(lambda: uses(control)))
+    short = {
+        each.instance_type for each in wanted if preflight.quota(control.region, each, found[each.instance_type]).cure
+    }
+    return {kind: quotas.with_pending(room) if kind in short else room for kind, room in found.items()}
+
+
+def of_plan(
+    control: ControlPlane,
+    desired: Desired,
+    state: State,
+    steps: Iterable[Step],
+    needs: Iterable[Need],
+    room: Mapping[str, Room],
+) -> tuple[Check, ...]:
+    """What the steps of one region depend on there; nothing where there are none."""
+    made = {step.operation for step in steps if isinstance(step, Call)}
+    checks: list[Check] = []
+    if "create_model" in made:
+        types = (desired.instance_type, *desired.fallbacks)
+        found = attempt(lambda: package(control, desired.package_arn))
+        checks.append(preflight.package(control.region, desired.model, found, types, missing=missing(found)))
+    if made:
+        checks.append(preflight.name(desired, state))
+    checks += [preflight.quota(control.region, each, room[each.instance_type]) for each in needs]
+    return tuple(checks)
+
+
+def of_account(
+    control: ControlPlane, who: Caller, role_arn: str, steps: Mapping[str, Sequence[Step]]
+) -> tuple[Check, ...]:
+    """What the steps of all regions depend on in the account: the role, if one is given, and what the caller may do."""
+    wanted = [
+        permission
+        for region, some in steps.items()
+        for permission in iam.wanted(some, region=region, partition=who.partition, account=who.account)
+    ]
+    if not wanted:
+        return ()
+    known = iam.circumstances(step for some in steps.values() for step in some)
+    found = attempt(lambda: decisions(control, who, dict.fromkeys(wanted), known))
+    checks = [*preflight.permissions(found, who.arn)]
+    made = {step.operation for some in steps.values() for step in some if isinstance(step, Call)}
+    if role_arn and "create_model" in made:
+        trusted = attempt(lambda: role(control, role_arn))
+        checks.insert(0, preflight.role(trusted, who.account, missing=missing(trusted)))
+        if not isinstance(found, errors.JinaSMError):
+            checks.insert(1, preflight.passing(found, role_arn))
+    return tuple(checks)
