@@ -5,6 +5,8 @@ What a preflight has to know, as AWS tells it. Every look gives what it found or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from jina_sm import catalog, errors
@@ -12,12 +14,13 @@ from jina_sm.deploy import permissions as iam
 from jina_sm.deploy import preflight
 from jina_sm.deploy.aws import ControlPlane, NotThereError, disabled, identity
 from jina_sm.deploy.marketplace import Marketplace
-from jina_sm.deploy.permissions import Decision, Permission
+from jina_sm.deploy.permissions import Decision, Permission, Question
 from jina_sm.deploy.plan import Call, Desired, State, Step
 from jina_sm.deploy.preflight import Caller, Check, Need, Package, Role, Room
 from jina_sm.deploy.quotas import Quotas, uses
 
 HOME = "us-east-1"  # a region that no account can do without
+_THREADS = 4  # IAM is asked with care: it is one for all regions
 _Found = TypeVar("_Found")
 
 
@@ -116,18 +119,27 @@ def _simulated(
     for passed_to in dict.fromkeys(each.passed_to for each in wanted):
         some = [each for each in wanted if each.passed_to == passed_to]
         said: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
-        for question in iam.questions(some, known, region):
-            pages = control.pages(
-                "iam",
-                "simulate_principal_policy",
-                PolicySourceArn=source,
-                ActionNames=[*question.actions],
-                ResourceArns=[*question.resources],
-                ContextEntries=[*question.context],
-            )
-            for each in (each for page in pages for each in page["EvaluationResults"]):
-                said |= _words(each)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for words in pool.map(partial(_answer, control, source), iam.questions(some, known, region)):
+                said |= words
         found += [iam.decided(each, said) for each in some]
+    return found
+
+
+def _answer(
+    control: ControlPlane, source: str, question: Question
+) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
+    pages = control.pages(
+        "iam",
+        "simulate_principal_policy",
+        PolicySourceArn=source,
+        ActionNames=[*question.actions],
+        ResourceArns=[*question.resources],
+        ContextEntries=[*question.context],
+    )
+    found: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+    for each in (each for page in pages for each in page["EvaluationResults"]):
+        found |= _words(each)
     return found
 
 
