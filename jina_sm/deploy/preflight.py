@@ -25,6 +25,7 @@ LISTING = "https://aws.amazon.com/marketplace/pp/"
 _TRUST = (
     '{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}'  # to be read
 )
+_HASH = re.compile(r"-[0-9a-f]{8}$")
 _LIMIT = re.compile(
     r"'(?P<type>ml\.[\w.-]+) for endpoint usage' is (?P<value>\d+) Instances"
     r"(?:, with current utilization of (?P<used>\d+) Instances and a request delta of (?P<more>\d+) Instances)?"
@@ -470,7 +471,11 @@ def _actions(decisions: Iterable[Decision]) -> str:
 
 
 def _named(decisions: Iterable[Decision]) -> str:
-    return ", ".join(dict.fromkeys(f"{each.action} on {each.resource.split(':', 5)[5]}" for each in decisions))
+    """Each action on what; the hash at the end of a name tells a reader nothing."""
+    on: dict[str, dict[str, None]] = defaultdict(dict)
+    for each in decisions:
+        on[each.action][_HASH.sub("-*", each.resource.split(":", 5)[5])] = None
+    return ", ".join(f"{action} on {' and '.join(resources)}" for action, resources in on.items())
 
 
 def _conditions(decisions: Iterable[Decision]) -> str:
