@@ -526,6 +526,27 @@ def test_the_preflight_can_be_left_out_and_aws_refuses_then(account: Served) -> 
     assert made(account) == []
 
 
+def test_a_look_that_fails_in_a_way_not_foreseen_stops_no_deployment(account: Served) -> None:
+    account.subscribe()
+    aws = boto3.Session()
+
+    def strange(parsed: dict[str, Any], **_: Any) -> None:
+        parsed.pop("Quota", None)
+        parsed.pop("EvaluationResults", None)
+        parsed["InferenceSpecification"] = []
+
+    for operation in (
+        "service-quotas.GetServiceQuota",
+        "iam.SimulatePrincipalPolicy",
+        "sagemaker.DescribeModelPackage",
+    ):
+        aws.events.register(f"after-call.{operation}", strange)
+    plan = run.plan(spec(), session=aws)
+    doubted = {each.name for each in (*plan.checks, *plan.regions[US].checks) if each.verdict == "unknown"}
+    assert doubted == {"permissions", "package", "quota"}
+    assert run.deploy(plan, session=aws)[US].status == "InService"
+
+
 @pytest.fixture
 def shown(typed: Callable[..., Told], account: Served) -> Callable[..., Told]:
     return typed
