@@ -33,7 +33,7 @@ def attempt(look: Callable[[], _Found]) -> _Found | errors.JinaSMError:
     except errors.JinaSMError as error:
         return error
     except Exception as error:
-        _log.exception("a look failed")
+        _log.debug("a look failed", exc_info=True)
         return errors.JinaSMError(f"unexpected {type(error).__name__}: {error}")
 
 

@@ -129,6 +129,14 @@ def test_a_region_that_does_not_answer_is_unknown_and_refuses_nothing(account: S
     assert found["name", EU].verdict == "unknown"
 
 
+def test_a_throttled_control_plane_leaves_doubts_and_no_refusals(account: Served) -> None:
+    account.subscribe()
+    local.fault("throttle", "*", rate=0.5, port=account.port)
+    report = looking.doctor([spec(US, EU, "eu-west-1")])
+    assert report.failed == ()
+    assert "unknown" in {each.verdict for each in report.checks}
+
+
 # What is wrong in the account: what the check says of it, and what a deployment raises.
 WRONG: list[tuple[str, dict[str, Any], str, str, type[errors.JinaSMError]]] = [
     ("pass-role", {"denied": ["iam:PassRole"]}, "may not pass it", "iam:PassRole allowed on arn:aws:iam", errors.AuthError),
