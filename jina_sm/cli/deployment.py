@@ -140,7 +140,7 @@ def deploy(
     else:
         home = home_regions(regions, aws)
         wanted = [spec.checked(known, model=model, regions=home, **given) for model in models]
-    options = {"shared_licence": shared_licence, "checked_before": not no_preflight}
+    options = {"shared_licence": shared_licence, "preflight": not no_preflight}
     plans = run.plan_all(wanted, session=aws, known=known, **options)
     flat = len(plans) == 1 and not file
     if only_plan and as_json:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jina_sm.deploy.preflight import Check, Increase, Room
     from jina_sm.errors import JinaSMError
 
+_COLOURS = {"ok": "green", "warning": "yellow", "fail": "red", "unknown": "yellow"}
 _types_option = click.option(
     "--instance-type", "instance_types", multiple=True, help="Again for each.  [default: ml.g5.xlarge]"
 )
@@ -194,7 +195,8 @@ def _show(checks: Iterable[Check]) -> None:
         where = f"{len(regions)} regions" if len(regions) > 3 and verdict == "ok" else ", ".join(regions)
         about = " ".join(part for part in (subject, f"in {where}" if where else "") if part)
         said = f"{about}: {seen}" if about and about not in seen else seen
-        click.echo(_wrapped(f"{verdict:<8} {name:<13}", said, width))
+        told = _wrapped(f"{verdict:<8} {name:<13}", said, width)
+        click.echo(click.style(told[:8], fg=_COLOURS[verdict]) + told[8:])
         for cure in preflight.cures(some):
             click.echo(_wrapped(" " * 22 + "->", cure, width))
     counted = ", ".join(f"{count} {verdict}" for verdict, count in tally.items())

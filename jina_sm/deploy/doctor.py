@@ -174,9 +174,8 @@ class _Look:
         if not self.specs:
             needs = [Need(instance_type=kind, more=1, fallback=place > 0) for place, kind in enumerate(self.types)]
         wanted = preflight.together(needs)
-        quotas = Quotas(control, self.known.quotas.codes)
-        found_rooms = quotas.rooms((each.instance_type for each in wanted), counted, pending=True)
-        return [*checks, *(preflight.quota(region, each, found_rooms[each.instance_type]) for each in wanted)]
+        there = facts.rooms(control, self.known, wanted, counted)
+        return [*checks, *(preflight.quota(region, each, there[each.instance_type]) for each in wanted)]
 
     def _role(self, given: str | None) -> str:
         """The role; were there none, the one that there should be."""

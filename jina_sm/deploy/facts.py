@@ -4,7 +4,10 @@ What a preflight has to know, as AWS tells it. Every look gives what it found or
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from jina_sm import catalog, errors
@@ -12,21 +15,26 @@ from jina_sm.deploy import permissions as iam
 from jina_sm.deploy import preflight
 from jina_sm.deploy.aws import ControlPlane, NotThereError, disabled, identity
 from jina_sm.deploy.marketplace import Marketplace
-from jina_sm.deploy.permissions import Decision, Permission
+from jina_sm.deploy.permissions import Decision, Permission, Question
 from jina_sm.deploy.plan import Call, Desired, State, Step
-from jina_sm.deploy.preflight import Caller, Check, Need, Package, Role, Room
+from jina_sm.deploy.preflight import Caller, Check, Need, Package, Role, Room, Use
 from jina_sm.deploy.quotas import Quotas, uses
 
 HOME = "us-east-1"  # a region that no account can do without
+_THREADS = 4  # IAM is asked with care: it is one for all regions
+_log = logging.getLogger(__name__)
 _Found = TypeVar("_Found")
 
 
 def attempt(look: Callable[[], _Found]) -> _Found | errors.JinaSMError:
-    """What the look found; else the error."""
+    """What the look found; else the error. What was not foreseen is one too: no deployment fails for a look."""
     try:
         return look()
     except errors.JinaSMError as error:
         return error
+    except Exception as error:
+        _log.debug("a look failed", exc_info=True)
+        return errors.JinaSMError(f"unexpected {type(error).__name__}: {error}")
 
 
 def caller(aws: Any, regions: Sequence[str]) -> Caller:
@@ -116,18 +124,27 @@ def _simulated(
     for passed_to in dict.fromkeys(each.passed_to for each in wanted):
         some = [each for each in wanted if each.passed_to == passed_to]
         said: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
-        for question in iam.questions(some, known, region):
-            pages = control.pages(
-                "iam",
-                "simulate_principal_policy",
-                PolicySourceArn=source,
-                ActionNames=[*question.actions],
-                ResourceArns=[*question.resources],
-                ContextEntries=[*question.context],
-            )
-            for each in (each for page in pages for each in page["EvaluationResults"]):
-                said |= _words(each)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for words in pool.map(partial(_answer, control, source), iam.questions(some, known, region)):
+                said |= words
         found += [iam.decided(each, said) for each in some]
+    return found
+
+
+def _answer(
+    control: ControlPlane, source: str, question: Question
+) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
+    pages = control.pages(
+        "iam",
+        "simulate_principal_policy",
+        PolicySourceArn=source,
+        ActionNames=[*question.actions],
+        ResourceArns=[*question.resources],
+        ContextEntries=[*question.context],
+    )
+    found: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+    for each in (each for page in pages for each in page["EvaluationResults"]):
+        found |= _words(each)
     return found
 
 
@@ -147,16 +164,25 @@ def _words(result: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, tuple[
     return found
 
 
-def rooms(control: ControlPlane, known: catalog.Catalog, needs: Iterable[Need]) -> dict[str, Room]:
-    """The room that there is for each need, by type; where it is too little, with the increase that is open."""
+def rooms(
+    control: ControlPlane,
+    known: catalog.Catalog,
+    needs: Iterable[Need],
+    counted: Mapping[str, Use] | errors.JinaSMError | None = None,
+) -> dict[str, Room]:
+    """The room that there is for each need, by type; where it is too little, with the increase that is open.
+
+    ``counted``: what is in use, if that is known.
+    """
     wanted = [*needs]
     if not wanted:
         return {}
-    quotas = Quotas(control, known.quotas.codes)
-    found = quotas.rooms((each.instance_type for each in wanted), attempt(lambda: uses(control)))
-    short = {
-        each.instance_type for each in wanted if preflight.quota(control.region, each, found[each.instance_type]).cure
-    }
+    quotas, region = Quotas(control, known.quotas.codes), control.region
+    used = attempt(lambda: uses(control)) if counted is None else counted
+    found = attempt(lambda: quotas.rooms((each.instance_type for each in wanted), used))
+    if isinstance(found, errors.JinaSMError):
+        return {each.instance_type: Room(quota=found, use=found) for each in wanted}
+    short = {each.instance_type for each in wanted if preflight.quota(region, each, found[each.instance_type]).cure}
     return {kind: quotas.with_pending(room) if kind in short else room for kind, room in found.items()}
 
 

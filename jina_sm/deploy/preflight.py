@@ -25,6 +25,7 @@ LISTING = "https://aws.amazon.com/marketplace/pp/"
 _TRUST = (
     '{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}'  # to be read
 )
+_HASH = re.compile(r"-[0-9a-f]{8}$")
 _LIMIT = re.compile(
     r"'(?P<type>ml\.[\w.-]+) for endpoint usage' is (?P<value>\d+) Instances"
     r"(?:, with current utilization of (?P<used>\d+) Instances and a request delta of (?P<more>\d+) Instances)?"
@@ -52,7 +53,7 @@ RAISED: Mapping[str, type[errors.JinaSMError]] = {
     "credentials": errors.AuthError,
     "region": errors.DeployError,
     "role": errors.DeployError,
-    "pass role": errors.AuthError,
+    "pass-role": errors.AuthError,
     "permissions": errors.AuthError,
     "subscription": errors.NotSubscribedError,
     "package": errors.DeployError,
@@ -113,11 +114,11 @@ class Quota:
 class Use:
     """How many instances of a type endpoints have, counted endpoint by endpoint; else by CloudWatch, which lags.
 
-    ``unseen``: instances beside them whose type could not be found out.
+    Beside them: ``going``, by endpoint, those that are being deleted; ``unseen``, whose type could not be found out.
     """
 
     instances: int
-    by_endpoint: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    going: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     unseen: int = 0
     counted: bool = True
 
@@ -268,14 +269,14 @@ def passing(found: Sequence[Decision] | errors.JinaSMError, role_arn: str) -> Ch
     """Whether the caller may pass the role to SageMaker."""
     name = role_arn.rpartition("/")[2]
     if isinstance(found, errors.JinaSMError):
-        return _check("pass role", "unknown", _unsimulated(found), subject=name)
+        return _check("pass-role", "unknown", _unsimulated(found), subject=name)
     asked = [each for each in found if each.action == "iam:PassRole" and each.resource == role_arn]
     if any(each.allowed is False for each in asked):
         cure = f"Have iam:PassRole allowed on {role_arn} for sagemaker.amazonaws.com."
-        return _check("pass role", "fail", "the caller may not pass it to SageMaker", subject=name, cure=cure)
+        return _check("pass-role", "fail", "the caller may not pass it to SageMaker", subject=name, cure=cure)
     if not asked or any(each.allowed is None for each in asked):
-        return _check("pass role", "unknown", f"it depends on {_conditions(asked)}", subject=name)
-    return _check("pass role", "ok", "the caller may pass it to SageMaker", subject=name)
+        return _check("pass-role", "unknown", f"it depends on {_conditions(asked)}", subject=name)
+    return _check("pass-role", "ok", "the caller may pass it to SageMaker", subject=name)
 
 
 def permissions(found: Sequence[Decision] | errors.JinaSMError, caller: str) -> tuple[Check, ...]:
@@ -375,8 +376,7 @@ def quota(region: str, need: Need, room: Room) -> Check:
         return check("unknown", limit.message, limit.cure)
     counted, needed = isinstance(use, Use), f"needed {need.more}"
     used = use.instances if isinstance(use, Use) else 0
-    if isinstance(use, Use) and use.counted:
-        used -= sum(use.by_endpoint.get(each, 0) for each in need.frees)
+    going = sum(count for name, count in use.going.items() if name not in need.frees) if isinstance(use, Use) else 0
     said = (
         f"{limit.value}{'' if limit.applied else ' (the default)'}, in use {used if counted else 'unknown'}, {needed}"
     )
@@ -393,11 +393,16 @@ def quota(region: str, need: Need, room: Room) -> Check:
         return check("fail" if certain else "warning", said, ask)
     if isinstance(use, errors.JinaSMError):
         return check("unknown", f"{said} ({use.message})")
-    if limit.value < least + use.unseen:
-        return check("warning", f"{said}, and {use.unseen} in use are of a type that cannot be seen", ask)
-    if limit.value < least + need.scaling:
-        ask = _asked_for(room.open) or increase(kind, least + need.scaling, region) + "."
-        return check("warning", f"{said}; scaling out would stop at {limit.value - used} unseen", ask)
+    doubts = (
+        (going, f", and {going} being deleted", "Deploy when they are gone."),
+        (use.unseen, f", and {use.unseen} in use are of a type that cannot be seen", ask),
+        (need.scaling, f"; scaling out would stop at {limit.value - used} unseen", None),
+    )
+    for count, words, cure in doubts:
+        least += count
+        if limit.value < least:
+            more = _asked_for(room.open) or f"{increase(kind, least, region)}."
+            return check("warning", said + words, more if cure is None else cure)
     return check("ok", said)
 
 
@@ -421,7 +426,7 @@ def refusal(checks: Iterable[Check]) -> errors.JinaSMError | None:
         return None
     said: dict[str, list[str]] = defaultdict(list)
     for each in failed:
-        prefix = f"{each.name} {each.subject}: " if each.name in ("role", "pass role", "package", "quota") else ""
+        prefix = f"{each.name} {each.subject}: " if each.name in ("role", "pass-role", "package", "quota") else ""
         said[prefix + each.seen].append(each.region or "")
     regions = [*dict.fromkeys(each.region for each in failed if each.region)]
     words = [
@@ -466,7 +471,11 @@ def _actions(decisions: Iterable[Decision]) -> str:
 
 
 def _named(decisions: Iterable[Decision]) -> str:
-    return ", ".join(dict.fromkeys(f"{each.action} on {each.resource.split(':', 5)[5]}" for each in decisions))
+    """Each action on what; the hash at the end of a name tells a reader nothing."""
+    on: dict[str, dict[str, None]] = defaultdict(dict)
+    for each in decisions:
+        on[each.action][_HASH.sub("-*", each.resource.split(":", 5)[5])] = None
+    return ", ".join(f"{action} on {' and '.join(resources)}" for action, resources in on.items())
 
 
 def _conditions(decisions: Iterable[Decision]) -> str:

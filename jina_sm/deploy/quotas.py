@@ -8,7 +8,8 @@ many endpoints CloudWatch must do.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -211,20 +212,25 @@ def uses(control: ControlPlane) -> dict[str, Use]:
 
     One that is being made counts as many as it asks for, one that is being updated its old and its new ones.
     """
-    listed = control.listed("list_endpoints", "Endpoints", "")
-    names = [each["EndpointName"] for each in listed if each["EndpointStatus"] != "Failed"]
-    if len(names) > COUNTED:
+    pages = control.pages("sagemaker", "list_endpoints", page_size=100)
+    listed = (each for page in pages for each in page["Endpoints"] if each["EndpointStatus"] != "Failed")
+    found = list(itertools.islice(listed, COUNTED + 1))
+    if len(found) > COUNTED:
         raise TooManyError(f"more than {COUNTED} endpoints, too many to count")
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    counts: Counter[str] = Counter()
+    going: dict[str, Counter[str]] = defaultdict(Counter)
     with ThreadPoolExecutor(_THREADS) as pool:
-        for name, found in zip(names, pool.map(lambda name: [*_instances(control, name)], names), strict=True):
-            for kind, count in found:
-                counts[kind][name] += count
-    unseen = sum(counts.pop("", {}).values())
-    found_types = {
-        kind: Use(instances=sum(by.values()), by_endpoint=dict(by), unseen=unseen) for kind, by in counts.items()
+        instances = pool.map(lambda each: [*_instances(control, each["EndpointName"])], found)
+        for each, has in zip(found, instances, strict=True):
+            for kind, count in has:
+                if each["EndpointStatus"] == "Deleting":
+                    going[kind][each["EndpointName"]] += count
+                else:
+                    counts[kind] += count
+    return {
+        kind: Use(instances=counts[kind] if kind else 0, going=dict(going[kind]), unseen=counts[""])
+        for kind in {"", *counts, *going}
     }
-    return {**found_types, "": Use(instances=0, unseen=unseen)}
 
 
 def _instances(control: ControlPlane, endpoint: str) -> Iterator[tuple[str, int]]:

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 from jina_sm import catalog
 from jina_sm.clock import Clock
-from jina_sm.deploy import facts, preflight, scaling
+from jina_sm.deploy import facts, scaling
 from jina_sm.deploy import plan as plans
+from jina_sm.deploy import preflight as judgement
 from jina_sm.deploy.aws import (
     ControlPlane,
     NotThereError,
@@ -162,12 +163,12 @@ def plan(
     session: Any = None,
     known: catalog.Catalog | None = None,
     shared_licence: bool = False,
-    checked_before: bool = True,
+    preflight: bool = True,
 ) -> Plan:
     """What ``deploy`` would do, and at what price. Changes nothing.
 
     ``shared_licence``: another account shares its subscription with this one, which the Marketplace does not tell.
-    ``checked_before=False``: quotas, package and permissions are not looked at, and AWS alone says what will not do.
+    ``preflight=False``: quotas, package and permissions are not looked at, and AWS alone says what will not do.
 
     Raises NotSubscribedError, QuotaError, NameTakenError, InputError, AuthError or DeployError for what is sure to
     stop it, in whichever region, before anything is made. What could not be found out is in the plan's checks.
@@ -182,7 +183,7 @@ def plan(
     if shared_licence:
         subscribed = None
     if subscribed is False and not model.arns:  # an ARN of one's own needs no subscription
-        unbought = preflight.subscription(model.key, False, listing=model.listing)
+        unbought = judgement.subscription(model.key, False, listing=model.listing)
         raise NotSubscribedError(unbought.seen, cure=unbought.cure)
     role = spec.role_arn or execution_role(aws, home)
     ends = end_of(spec, aws, home)
@@ -192,7 +193,7 @@ def plan(
         control = ControlPlane(aws, region)
         state = facts.observed(control, desired.endpoint)
         steps = tuple(plans.deployment(desired, state))
-        needs = preflight.needs(desired, state, steps) if checked_before else ()
+        needs = judgement.needs(desired, state, steps) if preflight else ()
         rooms = facts.rooms(control, known, needs)
         return RegionPlan(
             desired=desired,
@@ -201,7 +202,7 @@ def plan(
             software=software,
             changes=plans.changes(desired, state),
             scaled=next((each.scaling for each in state.targets), None),
-            checks=facts.of_plan(control, desired, state, steps, needs, rooms) if checked_before else (),
+            checks=facts.of_plan(control, desired, state, steps, needs, rooms) if preflight else (),
             needs=needs,
             rooms=MappingProxyType(rooms),
         )
@@ -214,10 +215,10 @@ def plan(
         raise first
     raise_if(failed, {}, "nothing was made")
     account: tuple[Check, ...] = ()
-    if checked_before:
+    if preflight:
         steps = {region: there.steps for region, there in done.items()}
         account = facts.of_account(ControlPlane(aws, home), who, role, steps)
-    if refusal := preflight.refusal([*account, *(each for there in done.values() for each in there.checks)]):
+    if refusal := judgement.refusal([*account, *(each for there in done.values() for each in there.checks)]):
         raise refusal
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed, checks=account)
 
@@ -258,11 +259,11 @@ def plan_all(
     session: Any = None,
     known: catalog.Catalog | None = None,
     shared_licence: bool = False,
-    checked_before: bool = True,
+    preflight: bool = True,
 ) -> list[Plan]:
     """As ``plan``, of each. Raises QuotaError also where each has room enough, and all together have not."""
     aws, known = session or default_session(), known or catalog.load()
-    options = {"shared_licence": shared_licence, "checked_before": checked_before}
+    options = {"shared_licence": shared_licence, "preflight": preflight}
     agreed = [plan(each, session=aws, known=known, **options) for each in specs]
     _check_together(agreed)
     return agreed
@@ -273,9 +274,9 @@ def _check_together(agreed: Sequence[Plan]) -> None:
     for region in dict.fromkeys(region for each in agreed for region in each.regions):
         there = [each.regions[region] for each in agreed if region in each.regions]
         rooms = {kind: room for each in there for kind, room in each.rooms.items()}
-        needs = preflight.together(need for each in there for need in each.needs)
-        checks += [preflight.quota(region, need, rooms[need.instance_type]) for need in needs]
-    if refusal := preflight.refusal(checks):
+        needs = judgement.together(need for each in there for need in each.needs)
+        checks += [judgement.quota(region, need, rooms[need.instance_type]) for need in needs]
+    if refusal := judgement.refusal(checks):
         raise refusal
 
 

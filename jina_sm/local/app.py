@@ -218,8 +218,8 @@ class Stack:
             action = urllib.parse.parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
             denied = self.state.scenario.denied
             if permissions.denies(denied, f"iam:{action}", region):
-                refusal = permissions.refusal(self._user(key), f"iam:{action}")
-                return await sent(send, _xml(Refusal("AccessDenied", refusal.message, status=403)))
+                words = permissions.refusal(self._user(key), f"iam:{action}")
+                return await sent(send, _xml(Refusal("AccessDenied", words, status=403)))
             if simulation := permissions.simulated(body, denied=["*:*"] if key == "DENIED" else denied):
                 return await sent(send, simulation)
             receive = _again(body, receive)
@@ -273,8 +273,7 @@ class Stack:
             message = f"User: {self._user(key)} is not authorized to perform: {action}"
             return Refusal("AccessDeniedException", f"{message} on resource: *", status=status)
         if name and (action := self._denied(region, f"{service(name).signing_name}:{operation}")):
-            words = permissions.refusal(self._user(key), action).message
-            return Refusal("AccessDeniedException", words, status=status)
+            return Refusal("AccessDeniedException", permissions.refusal(self._user(key), action), status=status)
         return None
 
     def _denied(self, region: str, action: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from xml.sax.saxutils import escape
 
-from jina_sm.local.protocol import Refusal, Reply
+from jina_sm.local.protocol import Reply
 
 PATTERN = re.compile(r"[a-z0-9*-]+:[A-Za-z*]+(@[a-z0-9-]+)?")
 """Of an action that is denied, everywhere or, after an @, in one region."""
@@ -56,13 +56,11 @@ def simulated(body: bytes, *, denied: Iterable[str]) -> Reply | None:
     return _answer(f"<IsTruncated>false</IsTruncated><EvaluationResults>{members}</EvaluationResults>")
 
 
-def refusal(user: str, action: str, resource: str = "*") -> Refusal:
-    """As AWS words it."""
-    return Refusal(
-        "AccessDeniedException",
-        f"User: {user} is not authorized to perform: {action} on resource: {resource} because no identity-based "
-        f"policy allows the {action} action",
-        status=400,
+def refusal(user: str, action: str) -> str:
+    """What AWS says then."""
+    return (
+        f"User: {user} is not authorized to perform: {action} on resource: * because no identity-based policy allows "
+        f"the {action} action"
     )
 
 

@@ -29,7 +29,7 @@ class Scenario:
     one. ``quotas`` are instances for endpoint usage by type; ``quota`` is that of any other. ``capacity`` is how many
     of a type AWS has to give an endpoint; of any other it has enough. ``applied_quotas=False``: there are only AWS's
     defaults, which are the same. ``denied`` are actions that the caller may not do, such as iam:PassRole,
-    sagemaker:Create*, or sagemaker:CreateEndpoint@eu-west-1 in one region only.
+    sagemaker:Create*, or sagemaker:CreateEndpoint@eu-west-1 in one region only; of moto's services IAM's alone.
     """
 
     free_trial: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from jina_sm import local
@@ -75,6 +77,108 @@ def test_an_increase_stays_open_until_it_is_granted(stack: Served) -> None:
     assert quotas.get_service_quota(**G5)["Quota"]["Value"] == 8
 
 
+def test_a_quota_that_was_never_applied_is_only_among_the_defaults(stack: Served) -> None:
+    quotas = stack.aws("service-quotas")
+    local.change_scenario(stack.port, applied_quotas=False)
+    assert refused(quotas.get_service_quota, **G5)[0] == "NoSuchResourceException"
+    assert quotas.list_service_quotas(ServiceCode="sagemaker")["Quotas"] == []
+    assert quotas.get_aws_default_service_quota(**G5)["Quota"]["Value"] == 4
+
+
+def test_what_is_in_use_is_told_by_the_metric_that_the_quota_names(stack: Served) -> None:
+    stack.deploy(instances=3)
+    metric = stack.aws("service-quotas").get_service_quota(**G5)["Quota"]["UsageMetric"]
+    now = datetime.now(UTC)
+    points = stack.aws("cloudwatch").get_metric_statistics(
+        Namespace=metric["MetricNamespace"],
+        MetricName=metric["MetricName"],
+        Dimensions=[{"Name": name, "Value": value} for name, value in metric["MetricDimensions"].items()],
+        StartTime=now - timedelta(minutes=15),
+        EndTime=now,
+        Period=300,
+        Statistics=["Maximum"],
+    )["Datapoints"]
+    assert [point["Maximum"] for point in points] == [3.0]
+
+
+def test_an_update_tells_of_what_is_on_its_way(slow: Served, time: Time) -> None:
+    slow.deploy()
+    time.move(SLOW_S)
+    sagemaker = slow.aws("sagemaker")
+    variants = [variant("e", InitialInstanceCount=2, InstanceType="ml.g5.2xlarge")]
+    sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=variants)
+    sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="c")
+    (coming,) = sagemaker.describe_endpoint(EndpointName="e")["PendingDeploymentSummary"]["ProductionVariants"]
+    assert (coming["InstanceType"], coming["DesiredInstanceCount"]) == ("ml.g5.2xlarge", 2)
+
+
+def test_of_pools_only_the_type_that_was_had_counts_afterwards(stack: Served) -> None:
+    local.change_scenario(stack.port, quota=1)
+    stack.deploy()
+    sagemaker = stack.aws("sagemaker")
+    pools = [
+        {"InstanceType": f"ml.g5.{size}", "Priority": place} for place, size in enumerate(("2xlarge", "4xlarge"), 1)
+    ]
+    pooled = {**variant("e", InstancePools=pools)}
+    del pooled["InstanceType"]
+    sagemaker.create_endpoint_config(EndpointConfigName="pooled", ProductionVariants=[pooled])
+    sagemaker.create_endpoint(EndpointName="pooled", EndpointConfigName="pooled")
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="f", ProductionVariants=[variant("e", InstanceType="ml.g5.4xlarge")]
+    )
+    sagemaker.create_endpoint(EndpointName="f", EndpointConfigName="f")
+
+
+def test_what_the_scenario_denies_is_refused_and_simulated_alike(stack: Served) -> None:
+    local.change_scenario(stack.port, denied=["sagemaker:List*", "iam:GetRole", "sagemaker:CreateModel@eu-west-1"])
+    words = "is not authorized to perform: {} on resource: * because no identity-based policy allows the {} action"
+    for service, operation, params, action in (
+        ("sagemaker", "list_models", {}, "sagemaker:ListModels"),
+        ("iam", "get_role", {"RoleName": "jina-sm-execution"}, "iam:GetRole"),
+    ):
+        code, said = refused(getattr(stack.aws(service), operation), **params)
+        assert code in ("AccessDenied", "AccessDeniedException")
+        assert said.endswith(words.format(action, action))
+    asked = {
+        "PolicySourceArn": "arn:aws:iam::123456789012:user/ada",
+        "ActionNames": ["sagemaker:ListModels", "sagemaker:CreateModel", "sagemaker:CreateEndpoint"],
+        "ResourceArns": [
+            "arn:aws:sagemaker:eu-west-1:123456789012:model/a",
+            "arn:aws:sagemaker:eu-west-1:123456789012:model/b",
+        ],
+    }
+
+    def decided(**context: str) -> list[tuple[str, str, list[str], int]]:
+        entries = [
+            {"ContextKeyName": f"aws:{key}", "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for key, value in context.items()
+        ]
+        said = stack.aws("iam").simulate_principal_policy(**asked, ContextEntries=entries)["EvaluationResults"]
+        return [
+            (
+                each["EvalActionName"],
+                each["EvalDecision"],
+                each["MissingContextValues"],
+                len(each["ResourceSpecificResults"]),
+            )
+            for each in said
+        ]
+
+    assert decided() == [
+        ("sagemaker:ListModels", "implicitDeny", [], 2),
+        ("sagemaker:CreateModel", "implicitDeny", ["aws:RequestedRegion"], 2),
+        ("sagemaker:CreateEndpoint", "allowed", [], 2),
+    ]
+    assert decided(RequestedRegion="eu-west-1")[1] == ("sagemaker:CreateModel", "implicitDeny", [], 2)
+    assert decided(RequestedRegion="us-east-1")[1] == ("sagemaker:CreateModel", "allowed", [], 2)
+    code, _ = refused(
+        stack.aws("iam").simulate_principal_policy,
+        PolicySourceArn="arn:aws:sts::123456789012:assumed-role/Deployer/ada",
+        ActionNames=["sagemaker:CreateModel"],
+    )
+    assert code == "InvalidInput"
+
+
 def test_what_is_no_scenario_is_refused(stack: Served) -> None:
     for facts, words in (
         ({"weather": "bad"}, "no 'weather'"),
@@ -83,6 +187,8 @@ def test_what_is_no_scenario_is_refused(stack: Served) -> None:
         ({"payment": "SOON"}, "payment is one of PROVISIONING_IN_PROGRESS"),
         ({"quota": -1}, "quota is a number of instances, not -1"),
         ({"quotas": {"ml.g5.xlarge": "x"}}, "ml.g5.xlarge is a number of instances, not 'x'"),
+        ({"denied": ["everything"]}, "denied is of actions such as iam:PassRole, not 'everything'"),
+        ({"denied": "iam:PassRole"}, "denied is like"),
     ):
         with pytest.raises(InputError, match=words):
             local.change_scenario(stack.port, **facts)

@@ -63,7 +63,8 @@ REQUEST = "`jina-sm quota request --instance-type ml.g5.xlarge --value {} -r us-
         (Need(instance_type=G5, more=1, fallback=True), room(0), "fail", "fails the whole endpoint", "do without ml.g5.xlarge"),
         (Need(instance_type=G5, more=1, scaling=3), room(4, 1), "warning", "scaling out would stop at 3", REQUEST.format(5)),
         (Need(instance_type=G5, more=1, scaling=3), room(5, 1), "ok", "needed 1", ""),
-        (Need(instance_type=G5, more=1, frees=frozenset({NAME})), room(1, 1, by_endpoint={NAME: 1}), "ok", "in use 0", ""),
+        (ONE, room(1, 0, going={"theirs": 1}), "warning", "1, in use 0, needed 1, and 1 being deleted", "Deploy when they are gone."),
+        (Need(instance_type=G5, more=1, frees=frozenset({NAME})), room(1, 0, going={NAME: 1}), "ok", "in use 0", ""),
         (Need(instance_type=G5, more=1, moving=True), room(2, 2), "warning", "in use 2", REQUEST.format(3)),
     ],
 )  # fmt: skip

@@ -19,6 +19,7 @@ from jina_sm.catalog import load
 from jina_sm.clock import Clock
 from jina_sm.deploy import doctor as looking
 from jina_sm.deploy import run, ttl
+from jina_sm.deploy.plan import Call
 from jina_sm.deploy.preflight import Check, Room
 from tests.conftest import SLOW_S, Served, Time, Told, variant
 
@@ -76,7 +77,7 @@ def test_with_everything_in_place_every_check_is_ok_and_nothing_is_made(account:
     assert [each for each in report.checks if each.verdict != "ok"] == []
     names = [each.name for each in report.checks]
     assert {name: names.count(name) for name in dict.fromkeys(names)} == {
-        "credentials": 1, "role": 1, "pass role": 1, "permissions": 2, "subscription": 1,
+        "credentials": 1, "role": 1, "pass-role": 1, "permissions": 2, "subscription": 1,
         "region": 2, "package": 2, "name": 2, "quota": 2,
     }  # fmt: skip
     assert made(account) == []
@@ -128,9 +129,17 @@ def test_a_region_that_does_not_answer_is_unknown_and_refuses_nothing(account: S
     assert found["name", EU].verdict == "unknown"
 
 
+def test_a_throttled_control_plane_leaves_doubts_and_no_refusals(account: Served) -> None:
+    account.subscribe()
+    local.fault("throttle", "*", rate=0.5, port=account.port)
+    report = looking.doctor([spec(US, EU, "eu-west-1")])
+    assert report.failed == ()
+    assert "unknown" in {each.verdict for each in report.checks}
+
+
 # What is wrong in the account: what the check says of it, and what a deployment raises.
 WRONG: list[tuple[str, dict[str, Any], str, str, type[errors.JinaSMError]]] = [
-    ("pass role", {"denied": ["iam:PassRole"]}, "may not pass it", "iam:PassRole allowed on arn:aws:iam", errors.AuthError),
+    ("pass-role", {"denied": ["iam:PassRole"]}, "may not pass it", "iam:PassRole allowed on arn:aws:iam", errors.AuthError),
     ("permissions", {"denied": ["sagemaker:CreateEndpoint"]}, "sagemaker:CreateEndpoint on endpoint/", "Have sagemaker:CreateEndpoint allowed to arn", errors.AuthError),
     ("permissions", {"denied": ["sagemaker:AddTags"]}, "sagemaker:AddTags on model/", "Have sagemaker:AddTags allowed", errors.AuthError),
     ("quota", {"quota": 0}, "0, in use 0, needed 1", f"`jina-sm quota request --instance-type {G5} --value 1 -r us-east-1", errors.QuotaError),
@@ -271,7 +280,7 @@ def test_a_permission_for_one_region_is_asked_for_from_there(account: Served) ->
     local.change_scenario(account.port, denied=[f"sagemaker:CreateModel@{EU}"])
     found = checks(spec(US, EU))
     assert (found["permissions", US].verdict, found["permissions", EU].verdict) == ("ok", "fail")
-    with pytest.raises(errors.AuthError, match=rf"CreateModel on model/{NAME}-[0-9a-f]+ \({EU}\)"):
+    with pytest.raises(errors.AuthError, match=rf"CreateModel on model/{NAME}-\* \({EU}\)"):
         run.deploy(spec(US, EU))
     local.change_scenario(account.port, denied=[])
     assert made(account) == []
@@ -396,6 +405,26 @@ def test_an_endpoint_that_comes_or_goes_counts(slow: Served, slow_account: Clock
     assert checks()["quota", US].seen == "3, in use 3, needed 1", "an update has new and old at once"
     time.move(SLOW_S)
     assert checks()["quota", US].seen == "3, in use 1, needed 1"
+    sagemaker.delete_endpoint(EndpointName="theirs")
+    local.change_scenario(slow.port, quota=1)
+    check = checks()["quota", US]
+    assert (check.verdict, check.seen) == ("warning", "1, in use 0, needed 1, and 1 being deleted")
+
+
+def test_ours_that_is_being_deleted_is_waited_for_and_needs_no_more(
+    slow: Served, slow_account: Clock, time: Time
+) -> None:
+    slow.subscribe()
+    local.change_scenario(slow.port, quota=1)
+    sagemaker = slow.aws("sagemaker")
+    for step in run.plan(spec()).regions[US].steps:
+        if isinstance(step, Call):
+            getattr(sagemaker, step.operation)(**step.params)
+    time.move(SLOW_S)
+    sagemaker.delete_endpoint(EndpointName=NAME)
+    assert checks()["quota", US].seen == "1, in use 0, needed 1"
+    waiting, making, _ = run.plan(spec()).regions[US].steps
+    assert [str(waiting), str(making)] == [f"wait until {NAME} is gone", f"create endpoint {NAME}"]
 
 
 def test_of_pools_the_type_that_was_had_is_in_use(account: Served) -> None:
@@ -496,13 +525,34 @@ def test_what_cloudwatch_does_not_tell_is_not_none_in_use(account: Served, monke
 def test_the_preflight_can_be_left_out_and_aws_refuses_then(account: Served) -> None:
     account.subscribe()
     local.change_scenario(account.port, quota=0)
-    plan = run.plan(spec(), checked_before=False)
+    plan = run.plan(spec(), preflight=False)
     assert (plan.checks, plan.regions[US].checks) == ((), ())
     with pytest.raises(
         errors.QuotaError, match=rf"is 0 Instances.*`jina-sm quota request --instance-type {G5} --value 1 -r {US}`"
     ):
         run.deploy(plan)
     assert made(account) == []
+
+
+def test_a_look_that_fails_in_a_way_not_foreseen_stops_no_deployment(account: Served) -> None:
+    account.subscribe()
+    aws = boto3.Session()
+
+    def strange(parsed: dict[str, Any], **_: Any) -> None:
+        parsed.pop("Quota", None)
+        parsed.pop("EvaluationResults", None)
+        parsed["InferenceSpecification"] = []
+
+    for operation in (
+        "service-quotas.GetServiceQuota",
+        "iam.SimulatePrincipalPolicy",
+        "sagemaker.DescribeModelPackage",
+    ):
+        aws.events.register(f"after-call.{operation}", strange)
+    plan = run.plan(spec(), session=aws)
+    doubted = {each.name for each in (*plan.checks, *plan.regions[US].checks) if each.verdict == "unknown"}
+    assert doubted == {"permissions", "package", "quota"}
+    assert run.deploy(plan, session=aws)[US].status == "InService"
 
 
 @pytest.fixture
@@ -622,3 +672,9 @@ def test_a_plan_shows_what_could_not_be_found_out(shown: Callable[..., Told], ac
     local.change_scenario(account.port, denied=[], quota=0)
     assert shown("deploy", V3, "--plan", "--no-preflight")[0] == 0
     assert shown("deploy", V3, "--plan")[0] == 1
+
+
+def test_the_stack_is_told_what_to_deny_by_the_command_line(shown: Callable[..., Told], account: Served) -> None:
+    _, out, _ = shown("local", "scenario", "denied=iam:PassRole,sagemaker:Create*")
+    assert orjson.loads(out)["denied"] == ["iam:PassRole", "sagemaker:Create*"]
+    assert orjson.loads(shown("local", "scenario", "denied=")[1])["denied"] == []
