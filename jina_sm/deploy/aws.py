@@ -208,10 +208,7 @@ class ControlPlane:
             raise NotYetError(refusal.message, cure=refusal.cure, target=name, region=self.region) from None
 
     def _of(self, service: str) -> Any:
-        kept = _clients.setdefault(self._aws, {})  # making one takes longer than what most are asked
-        if (service, self.region) not in kept:
-            kept[service, self.region] = client(self._aws, service, self.region)
-        return kept[service, self.region]
+        return _client(self._aws, service, self.region)
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of that name, whoever made it."""
@@ -280,7 +277,8 @@ class ControlPlane:
             schedules=tuple(self._schedules(prefix, wanted)),
             known=MappingProxyType(known),
         )
-        bases = {part.name for part in state.endpoints} | {name.rpartition("-")[0] for name in names["EndpointConfig"]}
+        bases = {part.name for part in state.endpoints}
+        bases |= {name.rpartition("-")[0] for name in (*names["EndpointConfig"], *names["Model"])}
         everything = model is None and endpoint is None
         targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
         grouped = self.log_groups(prefix) if logs else ()
@@ -534,12 +532,19 @@ def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> er
     return meant
 
 
+def _client(aws: Any, service: str, region: str) -> Any:
+    kept = _clients.setdefault(aws, {})  # making one takes longer than what most are asked
+    if (service, region) not in kept:
+        kept[service, region] = client(aws, service, region)
+    return kept[service, region]
+
+
 def _asked(aws: Any, service: str, region: str, operation: str, **params: Any) -> dict[str, Any]:
     import botocore.exceptions
 
     with translated(region=region):
         try:
-            answer: dict[str, Any] = getattr(client(aws, service, region), operation)(**params)
+            answer: dict[str, Any] = getattr(_client(aws, service, region), operation)(**params)
         except botocore.exceptions.ClientError as error:
             raise meaning(error.response, target=None, region=region) from None
     return answer
