@@ -47,12 +47,44 @@ _AGAIN = "It is AWS that failed: try again."
 _MEANWHILE = "Something else changes it at this moment: try again when that is done."
 _LISTED = "It changed while it was listed: try again."
 _OURS = "This should not happen: please report it, with the request id."
+_MORE = "Ask for more in Service Quotas, or remove some."
 _SCALING = "Application Auto Scaling may not act for the account: its service-linked role needs to be made or mended."
+# What AWS says more rarely; a test holds all of these to the errors that its own descriptions know.
+_OTHERS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
+    ("ValidationException", "", errors.DeployError, ""),
+    *((code, "", errors.QuotaError, _MORE) for code in (
+        "ServiceQuotaExceededException", "LimitExceededException", "LimitExceeded",
+    )),
+    ("ResourceNotFound", "", NotThereError, ""),
+    *((code, "", errors.DeployError, _SLOWER) for code in (
+        "ThrottlingException", "Throttling", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
+    )),
+    *((code, "", errors.DeployError, _AGAIN) for code in (
+        "InternalServerException", "InternalServiceError", "InternalServiceException", "InternalFailure", "InternalError", "ServiceFailure",
+        "ServiceUnavailable", "ServiceUnavailableException",
+    )),
+    *((code, "", errors.DeployError, _MEANWHILE) for code in (
+        "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
+    )),
+    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken")),
+    *((code, "", errors.DeployError, _OURS) for code in (
+        "MalformedPolicyDocument", "InvalidInput", "InvalidParameterException", "InvalidParameterValue",
+    )),
+    ("FailedResourceAccessException", "", errors.DeployError, _SCALING),
+    ("DeleteConflict", "", errors.DeployError, "Something was attached to it by hand: take that off, or let it be."),
+    ("UnmodifiableEntity", "", errors.DeployError, "It is AWS's own: take another name for yours."),
+)  # fmt: skip
 
-# (code or "", words in the message, what it is, the cure); the first that fits. {quota}: what AWS calls the quota.
+# (code or "", words in the message, what it is, the cure); the first that fits.
 MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "Could not find", NotThereError, ""),
     ("ValidationException", "not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
+    (
+        "ResourceLimitExceeded",
+        "",
+        errors.QuotaError,
+        "Ask for more in Service Quotas (SageMaker, '<instance type> for endpoint usage').",
+    ),
     (
         "ValidationException",
         "Cannot create already existing",
@@ -61,66 +93,26 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ),
     ("ValidationException", "Cannot update in-progress", errors.DeployError, "Try again when it has settled."),
     ("ValidationException", "ModelPackage", errors.DeployError, "Give the ARN from the Marketplace console."),
-    ("ValidationException", "Could not assume role", NotYetError, "It must exist and trust sagemaker.amazonaws.com."),
+    ("ValidationException", "ould not assume role", NotYetError, "It must exist and trust sagemaker.amazonaws.com."),
     ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
-    ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
-    ("ValidationException", "", errors.DeployError, ""),
-    ("ResourceLimitExceeded", "", errors.QuotaError, "Ask for more in Service Quotas (SageMaker, {quota})."),
-    ("ServiceQuotaExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
-    ("LimitExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
-    ("LimitExceeded", "", errors.QuotaError, "Ask for more in Service Quotas (IAM), or remove some."),
     ("ResourceNotFoundException", "", NotThereError, ""),
-    ("ResourceNotFound", "", NotThereError, ""),
     ("ObjectNotFoundException", "", NotThereError, ""),
     ("NoSuchEntity", "", NotThereError, ""),
     ("NoSuchEntityException", "", NotThereError, ""),
     ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
     ("EntityAlreadyExists", "", ThereAlreadyError, ""),
     ("EntityAlreadyExistsException", "", ThereAlreadyError, ""),
-    *((code, "", errors.DeployError, _SLOWER) for code in (
-        "ThrottlingException", "Throttling", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
-    )),
-    *((code, "", errors.DeployError, _AGAIN) for code in (
-        "InternalServerException", "InternalServiceException", "InternalFailure", "InternalError", "ServiceFailure",
-        "ServiceUnavailable", "ServiceUnavailableException",
-    )),
-    *((code, "", errors.DeployError, _MEANWHILE) for code in (
-        "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
-    )),
-    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken")),
-    *((code, "", errors.DeployError, _OURS) for code in (
-        "MalformedPolicyDocument", "InvalidInput", "InvalidParameterException",
-    )),
-    ("FailedResourceAccessException", "", errors.DeployError, _SCALING),
-    ("DeleteConflict", "", errors.DeployError, "Something was attached to it by hand: take that off, or let it be."),
-    ("UnmodifiableEntity", "", errors.DeployError, "It is AWS's own: take another name for yours."),
+    ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
+    *_OTHERS,
     ("", "", errors.DeployError, ""),
-)  # fmt: skip
-_LOGGED = "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."
+)
 # Why an endpoint failed, by AWS's words.
 FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
     ("InsufficientInstanceCapacity", errors.CapacityError, "Try another region or --instance-type, or later."),
     ("Unable to provision requested ML compute", errors.CapacityError, "Try another region, or later."),
-    (
-        "Request to service failed",
-        errors.CapacityError,
-        "AWS says no more. Without a log group /aws/sagemaker/Endpoints/NAME the container never started, as for want "
-        "of instances: try again, or another --instance-type or region.",
-    ),
-    ("service limit", errors.QuotaError, "Ask for more in Service Quotas (SageMaker, {quota})."),
+    ("account-level service limit", errors.QuotaError, "Ask for more in Service Quotas."),
     ("not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
-    ("assume", errors.EndpointFailedError, "The execution role must exist and trust sagemaker.amazonaws.com."),
-    ("not authorized", errors.EndpointFailedError, "Give the execution role that permission."),
-    (
-        "ping health check",
-        errors.EndpointFailedError,
-        "The container's last words are in the log group /aws/sagemaker/Endpoints/NAME; a larger --instance-type may "
-        "be what it needs.",
-    ),
-    ("CannotStartContainer", errors.EndpointFailedError, _LOGGED),
-    ("timed out", errors.EndpointFailedError, "Try again. " + _LOGGED),
-    ("the update was undone", errors.EndpointFailedError, "AWS gave no reason. " + _LOGGED),
-    ("", errors.EndpointFailedError, _LOGGED),
+    ("", errors.EndpointFailedError, "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."),
 )
 
 
@@ -419,7 +411,7 @@ def identity(aws: Any, region: str) -> str:
 def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.environ) -> str:
     """The role that endpoints run as, found by convention. Raises InputError if there is none."""
     if given := environ.get("JINA_SM_ROLE_ARN"):
-        if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", given):
+        if not re.fullmatch(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", given, re.ASCII):
             raise errors.InputError(f"JINA_SM_ROLE_ARN={given!r} is not the ARN of a role")
         return given
     names = [ROLE]
@@ -509,14 +501,7 @@ def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
 def failure(reason: str, *, target: str, region: str) -> errors.DeployError:
     """Why an endpoint came up Failed, by AWS's own words."""
     kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason)
-    cure = cure.replace("NAME", target).replace("{quota}", _quota(reason))
-    return kind(reason.rstrip(".") or "no reason given", cure=cure, target=target, region=region)
-
-
-def _quota(said: str) -> str:
-    """What AWS calls the quota that it speaks of."""
-    match = re.search(r"service limit '([^']+)'", said)
-    return f"'{match[1]}'" if match else "'<instance type> for endpoint usage'"
+    return kind(reason or "no reason given", cure=cure.replace("NAME", target), target=target, region=region)
 
 
 def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> errors.JinaSMError:
@@ -526,7 +511,6 @@ def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> er
     if refused := auth_error(code, said, region=region, target=target):
         return refused
     kind, cure = next((kind, cure) for known, words, kind, cure in MEANINGS if known in ("", code) and words in said)
-    cure = cure.replace("{quota}", _quota(said))
     meant = kind(said.rstrip("."), cure=cure or None, code=code, target=target, region=region, request_id=request_id)
     meant.attempts = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) + 1
     return meant
