@@ -257,6 +257,10 @@ def reported(as_json: bool) -> Iterator[None]:
         if as_json:
             show.json({"done": error.done, "failed": {region: str(each) for region, each in error.failed.items()}})
         raise
+    except JinaSMError as error:
+        if as_json:
+            show.json({"done": (), "failed": {error.region or "": str(error)}})
+        raise
 
 
 def _home(regions: tuple[str, ...], aws: Any) -> tuple[str, ...]:

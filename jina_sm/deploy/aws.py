@@ -25,6 +25,7 @@ from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, End
 from jina_sm.transport.session import auth_error, client, translated
 
 ROLE = "jina-sm-execution"
+_ALWAYS_ENABLED = "us-east-1"
 _STUDIO_ROLE = "AmazonSageMaker-ExecutionRole-"
 _QUERIES = 500  # the most that one request for metrics may hold
 _clients: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = weakref.WeakKeyDictionary()
@@ -60,8 +61,8 @@ _OTHERS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
         "ThrottlingException", "Throttling", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
     )),
     *((code, "", errors.DeployError, _AGAIN) for code in (
-        "InternalServerException", "InternalServiceError", "InternalServiceException", "InternalFailure", "InternalError", "ServiceFailure",
-        "ServiceUnavailable", "ServiceUnavailableException",
+        "InternalServerException", "InternalServiceError", "InternalServiceException", "InternalFailure",
+        "InternalError", "ServiceFailure", "ServiceUnavailable", "ServiceUnavailableException",
     )),
     *((code, "", errors.DeployError, _MEANWHILE) for code in (
         "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
@@ -153,6 +154,17 @@ class ControlPlane:
             if not self._adopted(call, error):
                 raise
             return (error.attempts or 1) > 1  # the first of them may have done it
+        except errors.DeployError as error:
+            if call.operation != "register_scalable_target" or error.code != "ValidationException":
+                raise
+            if "Tags" not in call.params:
+                raise
+            # Another run may have registered it, and AWS takes tags only where it is new.
+            untagged = {key: value for key, value in call.params.items() if key != "Tags"}
+            try:
+                return self.take(Call(call.operation, untagged, call.service))
+            except errors.DeployError:
+                raise error from None
         return True
 
     def _serves(self, call: Call) -> bool:
@@ -405,7 +417,13 @@ def disabled(error: errors.JinaSMError) -> bool:
 
 def identity(aws: Any, region: str) -> str:
     """The account and who is asking, as an ARN. Raises AuthError where there are no good credentials."""
-    return str(_asked(aws, "sts", region, "get_caller_identity")["Arn"])
+    try:
+        return str(_asked(aws, "sts", region, "get_caller_identity")["Arn"])
+    except errors.AuthError as error:
+        if region == _ALWAYS_ENABLED or not disabled(error):
+            raise
+        # A region that the account has not enabled says the same as to credentials that are no good.
+        return str(_asked(aws, "sts", _ALWAYS_ENABLED, "get_caller_identity")["Arn"])
 
 
 def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -517,6 +535,7 @@ def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> er
 
 
 def _client(aws: Any, service: str, region: str) -> Any:
+    region = _ALWAYS_ENABLED if service == "iam" else region  # which is one for all regions
     kept = _clients.setdefault(aws, {})  # making one takes longer than what most are asked
     if (service, region) not in kept:
         kept[service, region] = client(aws, service, region)

@@ -194,7 +194,7 @@ def plan(
             scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
             ttl=ends,
         )
-        state = ControlPlane(aws, region).observe(desired.endpoint)
+        state = _observed(ControlPlane(aws, region), desired.endpoint)
         return RegionPlan(
             desired=desired,
             steps=tuple(plans.deployment(desired, state)),
@@ -212,6 +212,17 @@ def plan(
         raise first
     raise_if(failed, {}, "nothing was made")
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed)
+
+
+def _observed(control: ControlPlane, endpoint: str) -> State:
+    try:
+        return control.observe(endpoint)
+    except JinaSMError as error:
+        if not disabled(error):
+            raise
+        words = f"region {control.region} is not enabled for the account"
+        cure = "Enable it in the account's settings, or name another."
+        raise DeployError(words, cure=cure, region=control.region, code=error.code) from None
 
 
 def deploy(
