@@ -245,6 +245,9 @@ def teardown(
     if as_json:
         return show.json(_inventory_json(left))
     _show_inventory(left)
+    kinds = ["endpoints", "configs", "models", "autoscaling", "schedules", *(["log groups"] if logs else [])]
+    looked = sum(not found.skipped for found in left.found.values())
+    click.echo(f"looked {'again ' if there else ''}in {looked} regions for {', '.join(kinds)} of ours: none is left")
     return None
 
 

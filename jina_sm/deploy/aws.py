@@ -43,6 +43,10 @@ class NotYetError(errors.DeployError):
     """AWS does not see yet what was made a moment ago."""
 
 
+class BusyError(errors.DeployError):
+    """The endpoint is being changed, by another run or by its autoscaling."""
+
+
 _SLOWER = "AWS asks for fewer calls: try again in a minute."
 _AGAIN = "It is AWS that failed: try again."
 _MEANWHILE = "Something else changes it at this moment: try again when that is done."
@@ -92,7 +96,7 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
         errors.NameTakenError,
         "Another run may be at work, or it was made by hand: choose another with --name, or remove it.",
     ),
-    ("ValidationException", "Cannot update in-progress", errors.DeployError, "Try again when it has settled."),
+    ("ValidationException", "Cannot update in-progress", BusyError, "Try again when it has settled."),
     ("ValidationException", "ModelPackage", errors.DeployError, "Give the ARN from the Marketplace console."),
     ("ValidationException", "ould not assume role", NotYetError, "It must exist and trust sagemaker.amazonaws.com."),
     ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),

@@ -115,7 +115,7 @@ def test_codes_of_credentials_are_of_one_kind_each() -> None:
         ("ValidationException", "Caller is not subscribed to the marketplace offering.", errors.NotSubscribedError, "subscribe"),
         ("ResourceLimitExceeded", "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances", errors.QuotaError, "Service Quotas"),
         ("ValidationException", 'Cannot create already existing endpoint "arn"', errors.NameTakenError, "--name"),
-        ("ValidationException", 'Cannot update in-progress endpoint "arn"', errors.DeployError, "settled"),
+        ("ValidationException", 'Cannot update in-progress endpoint "arn"', aws.BusyError, "settled"),
         ("ValidationException", 'Could not find endpoint "arn"', aws.NotThereError, ""),
         ("ValidationException", "ModelPackage arn:x does not exist.", errors.DeployError, "console"),
         ("AccessDeniedException", "not authorized to perform: sagemaker:CreateModel", errors.AuthError, "permission"),

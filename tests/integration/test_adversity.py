@@ -225,7 +225,7 @@ def test_an_answer_that_is_lost_is_no_other_run(subscribed: Served) -> None:
 
 
 def test_a_throttled_control_plane_is_coped_with(subscribed: Served) -> None:
-    for operation in ("ListEndpoints", "ListTags", "CreateModel", "DescribeEndpoint", "CreateScheduleGroup"):
+    for operation in ("ListEndpoints", "CreateModel", "DescribeEndpoint"):
         local.fault("throttle", operation, port=subscribed.port, count=2)
     aws = boto3.Session("local", "local", region_name=REGION)
     assert run.deploy(GUARDED, session=aws)[REGION].status == "InService"
@@ -366,6 +366,42 @@ def test_what_is_torn_down_while_it_comes_up_is_told(slow: Served, slow_account:
     with pytest.raises(errors.EndpointFailedError, match="removed meanwhile"):
         run.deploy(SMALL, session=aws, clock=Clock(now=slow_account.now, sleep=sleep, random=lambda: 0.5))
     assert run.status(regions=[REGION], session=aws).found[REGION].state.empty
+
+
+@pytest.mark.parametrize("command", ["teardown", "pause", "change"])
+def test_an_endpoint_that_begins_to_scale_at_the_wrong_moment_is_waited_for(
+    slow: Served, slow_account: Clock, command: str
+) -> None:
+    aws = boto3.Session("local", "local", region_name=REGION)
+    run.subscribe(V3, session=aws)
+    region = slow.stack.state.region(REGION)
+    region.ready_after_s = 60.0
+    run.deploy(SMALL, session=aws, clock=slow_account)
+    scaled: list[object] = []
+
+    def listener(event: run.Event) -> None:
+        if (
+            not scaled
+            and isinstance(event.step, Call)
+            and event.step.operation in ("delete_endpoint", "update_endpoint")
+        ):
+            endpoint = region.endpoints[NAME]
+            endpoint.begin("Updating", now=slow_account.now(), lasts=30.0, coming=endpoint.serving)
+            scaled.append(event)
+
+    more: dict[str, Any] = {"session": aws, "clock": slow_account, "on_event": listener}
+    match command:
+        case "teardown":
+            run.teardown(model=V3, **more)
+        case "pause":
+            guards.pause(V3, **more)
+        case "change":
+            assert run.deploy(LARGE, **more)[REGION].status == "InService"
+    assert scaled
+    state = run.status(regions=[REGION], session=aws).found[REGION].state
+    assert [len(state.endpoints), len(state.configs)] == {"teardown": [0, 0], "pause": [0, 1], "change": [1, 1]}[
+        command
+    ]
 
 
 def test_what_goes_while_it_is_listed_is_no_error(subscribed: Served) -> None:
