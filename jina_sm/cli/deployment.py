@@ -250,6 +250,9 @@ def teardown(
     if as_json:
         return show.json(_inventory_json(left))
     _show_inventory(left)
+    kinds = ["endpoints", "configs", "models", "autoscaling", "schedules", *(["log groups"] if logs else [])]
+    looked = sum(not found.skipped for found in left.found.values())
+    click.echo(f"looked {'again ' if there else ''}in {looked} regions for {', '.join(kinds)} of ours: none is left")
     return None
 
 
@@ -261,6 +264,10 @@ def reported(as_json: bool) -> Iterator[None]:
     except PartialError as error:
         if as_json:
             show.json({"done": error.done, "failed": {region: str(each) for region, each in error.failed.items()}})
+        raise
+    except JinaSMError as error:
+        if as_json:
+            show.json({"done": (), "failed": {error.region or "": str(error)}})
         raise
 
 

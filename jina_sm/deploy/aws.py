@@ -26,6 +26,7 @@ from jina_sm.deploy.preflight import over_quota
 from jina_sm.transport.session import auth_error, client, translated
 
 ROLE = "jina-sm-execution"
+_ALWAYS_ENABLED = "us-east-1"
 _STUDIO_ROLE = "AmazonSageMaker-ExecutionRole-"
 _QUERIES = 500  # the most that one request for metrics may hold
 _clients: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = weakref.WeakKeyDictionary()
@@ -43,35 +44,59 @@ class NotYetError(errors.DeployError):
     """AWS does not see yet what was made a moment ago."""
 
 
+class BusyError(errors.DeployError):
+    """The endpoint is being changed, by another run or by its autoscaling."""
+
+
 _SLOWER = "AWS asks for fewer calls: try again in a minute."
 _AGAIN = "It is AWS that failed: try again."
 _MEANWHILE = "Something else changes it at this moment: try again when that is done."
 _LISTED = "It changed while it was listed: try again."
 _OURS = "This should not happen: please report it, with the request id."
+_MORE = "Ask for more in Service Quotas, or remove some."
 _SCALING = "Application Auto Scaling may not act for the account: its service-linked role needs to be made or mended."
+# What AWS says more rarely; a test holds all of these to the errors that its own descriptions know.
+_OTHERS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
+    ("ValidationException", "", errors.DeployError, ""),
+    *((code, "", errors.QuotaError, _MORE) for code in (
+        "ServiceQuotaExceededException", "LimitExceededException", "LimitExceeded",
+    )),
+    ("ResourceNotFound", "", NotThereError, ""),
+    *((code, "", errors.DeployError, _SLOWER) for code in (
+        "ThrottlingException", "Throttling", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
+    )),
+    *((code, "", errors.DeployError, _AGAIN) for code in (
+        "InternalServerException", "InternalServiceError", "InternalServiceException", "InternalFailure",
+        "InternalError", "ServiceFailure", "ServiceUnavailable", "ServiceUnavailableException",
+    )),
+    *((code, "", errors.DeployError, _MEANWHILE) for code in (
+        "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
+    )),
+    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken")),
+    *((code, "", errors.DeployError, _OURS) for code in (
+        "MalformedPolicyDocument", "InvalidInput", "InvalidParameterException", "InvalidParameterValue",
+    )),
+    ("FailedResourceAccessException", "", errors.DeployError, _SCALING),
+    ("DeleteConflict", "", errors.DeployError, "Something was attached to it by hand: take that off, or let it be."),
+    ("UnmodifiableEntity", "", errors.DeployError, "It is AWS's own: take another name for yours."),
+)  # fmt: skip
 
 # (code or "", words in the message, what it is, the cure); the first that fits. QUOTA: the command that asks for more.
 MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "Could not find", NotThereError, ""),
     ("ValidationException", "not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
+    ("ResourceLimitExceeded", "", errors.QuotaError, "QUOTA"),
     (
         "ValidationException",
         "Cannot create already existing",
         errors.NameTakenError,
         "Another run may be at work, or it was made by hand: choose another with --name, or remove it.",
     ),
-    ("ValidationException", "Cannot update in-progress", errors.DeployError, "Try again when it has settled."),
+    ("ValidationException", "Cannot update in-progress", BusyError, "Try again when it has settled."),
     ("ValidationException", "ModelPackage", errors.DeployError, "Give the ARN from the Marketplace console."),
-    ("ValidationException", "Could not assume role", NotYetError, "It must exist and trust sagemaker.amazonaws.com."),
+    ("ValidationException", "ould not assume role", NotYetError, "It must exist and trust sagemaker.amazonaws.com."),
     ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
-    ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
-    ("ValidationException", "", errors.DeployError, ""),
-    ("ResourceLimitExceeded", "", errors.QuotaError, "QUOTA"),
-    ("ServiceQuotaExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
-    ("LimitExceededException", "", errors.QuotaError, "Ask for more in Service Quotas, or remove some."),
-    ("LimitExceeded", "", errors.QuotaError, "Ask for more in Service Quotas (IAM), or remove some."),
     ("ResourceNotFoundException", "", NotThereError, ""),
-    ("ResourceNotFound", "", NotThereError, ""),
     ("ObjectNotFoundException", "", NotThereError, ""),
     ("NoSuchResourceException", "", NotThereError, ""),
     ("NoSuchEntity", "", NotThereError, ""),
@@ -79,26 +104,10 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
     ("EntityAlreadyExists", "", ThereAlreadyError, ""),
     ("EntityAlreadyExistsException", "", ThereAlreadyError, ""),
-    *((code, "", errors.DeployError, _SLOWER) for code in (
-        "ThrottlingException", "Throttling", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
-    )),
-    *((code, "", errors.DeployError, _AGAIN) for code in (
-        "InternalServerException", "InternalServiceException", "InternalFailure", "InternalError", "ServiceFailure",
-        "ServiceUnavailable", "ServiceUnavailableException",
-    )),
-    *((code, "", errors.DeployError, _MEANWHILE) for code in (
-        "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
-    )),
-    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken")),
-    *((code, "", errors.DeployError, _OURS) for code in (
-        "MalformedPolicyDocument", "InvalidInput", "InvalidParameterException",
-    )),
-    ("FailedResourceAccessException", "", errors.DeployError, _SCALING),
-    ("DeleteConflict", "", errors.DeployError, "Something was attached to it by hand: take that off, or let it be."),
-    ("UnmodifiableEntity", "", errors.DeployError, "It is AWS's own: take another name for yours."),
+    ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
+    *_OTHERS,
     ("", "", errors.DeployError, ""),
-)  # fmt: skip
-_LOGGED = "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."
+)
 # Why an endpoint failed, by AWS's words.
 FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
     ("InsufficientInstanceCapacity", errors.CapacityError, "Try another region or --instance-type, or later."),
@@ -111,18 +120,7 @@ FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
     ),
     ("service limit", errors.QuotaError, "QUOTA"),
     ("not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
-    ("assume", errors.EndpointFailedError, "The execution role must exist and trust sagemaker.amazonaws.com."),
-    ("not authorized", errors.EndpointFailedError, "Give the execution role that permission."),
-    (
-        "ping health check",
-        errors.EndpointFailedError,
-        "The container's last words are in the log group /aws/sagemaker/Endpoints/NAME; a larger --instance-type may "
-        "be what it needs.",
-    ),
-    ("CannotStartContainer", errors.EndpointFailedError, _LOGGED),
-    ("timed out", errors.EndpointFailedError, "Try again. " + _LOGGED),
-    ("the update was undone", errors.EndpointFailedError, "AWS gave no reason. " + _LOGGED),
-    ("", errors.EndpointFailedError, _LOGGED),
+    ("", errors.EndpointFailedError, "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."),
 )
 
 
@@ -163,6 +161,17 @@ class ControlPlane:
             if not self._adopted(call, error):
                 raise
             return (error.attempts or 1) > 1  # the first of them may have done it
+        except errors.DeployError as error:
+            if call.operation != "register_scalable_target" or error.code != "ValidationException":
+                raise
+            if "Tags" not in call.params:
+                raise
+            # Another run may have registered it, and AWS takes tags only where it is new.
+            untagged = {key: value for key, value in call.params.items() if key != "Tags"}
+            try:
+                return self.take(Call(call.operation, untagged, call.service))
+            except errors.DeployError:
+                raise error from None
         return True
 
     def _serves(self, call: Call) -> bool:
@@ -224,10 +233,7 @@ class ControlPlane:
             yield from paged.paginate(**params, PaginationConfig={"PageSize": page_size})
 
     def _of(self, service: str) -> Any:
-        kept = _clients.setdefault(self._aws, {})  # making one takes longer than what most are asked
-        if (service, self.region) not in kept:
-            kept[service, self.region] = client(self._aws, service, self.region)
-        return kept[service, self.region]
+        return _client(self._aws, service, self.region)
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of that name, whoever made it."""
@@ -300,7 +306,8 @@ class ControlPlane:
             known=MappingProxyType(known),
             foreign=frozenset(foreign),
         )
-        bases = {part.name for part in state.endpoints} | {name.rpartition("-")[0] for name in names["EndpointConfig"]}
+        bases = {part.name for part in state.endpoints}
+        bases |= {name.rpartition("-")[0] for name in (*names["EndpointConfig"], *names["Model"])}
         everything = model is None and endpoint is None
         targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
         grouped = self.log_groups(prefix) if logs else ()
@@ -435,13 +442,19 @@ def disabled(error: errors.JinaSMError) -> bool:
 
 def identity(aws: Any, region: str) -> str:
     """The account and who is asking, as an ARN. Raises AuthError where there are no good credentials."""
-    return str(_asked(aws, "sts", region, "get_caller_identity")["Arn"])
+    try:
+        return str(_asked(aws, "sts", region, "get_caller_identity")["Arn"])
+    except errors.AuthError as error:
+        if region == _ALWAYS_ENABLED or not disabled(error):
+            raise
+        # A region that the account has not enabled says the same as to credentials that are no good.
+        return str(_asked(aws, "sts", _ALWAYS_ENABLED, "get_caller_identity")["Arn"])
 
 
 def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.environ) -> str:
     """The role that endpoints run as, found by convention. Raises InputError if there is none."""
     if given := environ.get("JINA_SM_ROLE_ARN"):
-        if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", given):
+        if not re.fullmatch(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", given, re.ASCII):
             raise errors.InputError(f"JINA_SM_ROLE_ARN={given!r} is not the ARN of a role")
         return given
     names = [ROLE]
@@ -548,12 +561,20 @@ def meaning(answer: Mapping[str, Any], *, target: str | None, region: str) -> er
     return meant
 
 
+def _client(aws: Any, service: str, region: str) -> Any:
+    region = _ALWAYS_ENABLED if service == "iam" else region  # which is one for all regions
+    kept = _clients.setdefault(aws, {})  # making one takes longer than what most are asked
+    if (service, region) not in kept:
+        kept[service, region] = client(aws, service, region)
+    return kept[service, region]
+
+
 def _asked(aws: Any, service: str, region: str, operation: str, **params: Any) -> dict[str, Any]:
     import botocore.exceptions
 
     with translated(region=region):
         try:
-            answer: dict[str, Any] = getattr(client(aws, service, region), operation)(**params)
+            answer: dict[str, Any] = getattr(_client(aws, service, region), operation)(**params)
         except botocore.exceptions.ClientError as error:
             raise meaning(error.response, target=None, region=region) from None
     return answer

@@ -53,12 +53,19 @@ def found(
 
 
 def pausing(inventory: Inventory) -> Steps:
-    """The steps that pause what was found, by region and endpoint."""
-    return {
-        (region, name): plans.pause(each.state.of(name))
-        for region, each in inventory.found.items()
-        for name in (endpoint.name for endpoint in each.state.endpoints)
-    }
+    """The steps that pause what was found, by region and endpoint; of what is paused, what an earlier run left.
+
+    Raises DeployError.
+    """
+    steps: Steps = {}
+    for region, each in inventory.found.items():
+        for name in (*(endpoint.name for endpoint in each.state.endpoints), *each.state.paused):
+            try:
+                steps[region, name] = plans.pause(each.state.of(name))
+            except DeployError as error:
+                error.target, error.region = name, region
+                raise
+    return {key: each for key, each in steps.items() if each}
 
 
 def resuming(inventory: Inventory, *, ttl_s: int | None = None, session: Any = None) -> Steps:
@@ -81,6 +88,11 @@ def resuming(inventory: Inventory, *, ttl_s: int | None = None, session: Any = N
                 guard = _ttl(ttl_s, session or default_session(), region)
                 steps[region, name] = [
                     *ttl.set_to(name, guard, next(iter(part.schedules), None), _tags(part), anew=not part.endpoints),
+                    *steps[region, name],
+                ]
+            elif part.paused:  # an end that pausing did not come to take off would end it again
+                steps[region, name] = [
+                    *(call for left in part.schedules for call in ttl.removal(left)),
                     *steps[region, name],
                 ]
     return {key: each for key, each in steps.items() if each}

@@ -270,16 +270,16 @@ def changes(desired: Desired, state: State) -> tuple[str, ...]:
 
 
 def teardown(state: State) -> list[Step]:
-    """The steps that remove all of it: autoscaling and endpoints first, then their configs, the models, the logs.
+    """The steps that remove all of it: autoscaling and endpoints first, then the logs, the configs and the models.
 
     AWS deletes no endpoint that is being made or changed, so that is waited for. The schedule that would delete an
-    endpoint goes after it, so that a run that stops leaves it in force.
+    endpoint goes after it, so that a run that stops leaves it in force. Log groups carry no tags, so they go while what
+    they are found by is there.
     """
     steps = _without_endpoints(state)
-    steps += [_delete("endpoint_config", name) for name in state.configs]
-    steps += [_delete("model", name) for name in state.models]
     steps += [Call("delete_log_group", {"logGroupName": LOGS + name}, "logs") for name in state.logs]
-    return steps
+    steps += [_delete("endpoint_config", name) for name in state.configs]
+    return steps + [_delete("model", name) for name in state.models]
 
 
 def pause(state: State) -> list[Step]:

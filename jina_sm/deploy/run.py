@@ -22,6 +22,7 @@ from jina_sm.deploy import facts, scaling
 from jina_sm.deploy import plan as plans
 from jina_sm.deploy import preflight as judgement
 from jina_sm.deploy.aws import (
+    BusyError,
     ControlPlane,
     NotThereError,
     NotYetError,
@@ -523,10 +524,15 @@ class Walk:
 
     def _call(self, step: Call) -> bool:
         """Whether it did anything. What AWS does not see yet is waited for a little: by the plan it is there by now."""
-        began, told = self._clock.now(), False
+        began, told, waited = self._clock.now(), False, False
         while True:
             try:
                 return self.control.take(step)
+            except BusyError:  # autoscaling changes endpoints whenever it likes
+                if waited or not self._settles(step):
+                    raise
+                waited = True
+                continue
             except (NotYetError, NotThereError) as error:
                 if self._stop.is_set() or self._clock.now() - began > _SEEN_S:
                     error.cure = error.cure or "Another run may have removed it: run the same command again."
@@ -535,6 +541,13 @@ class Walk:
                     self._tell(step, f"not yet: {error.message}")
                     told = True
             self._clock.sleep(_SEEN_POLL_S)
+
+    def _settles(self, step: Call) -> bool:
+        """Waits until the endpoint has settled; whether the step still makes sense: it serves what it served."""
+        before = self.control.seen(step.name)
+        self._wait(Wait(step.name, plans.SETTLED | plans.GONE))
+        after = self.control.seen(step.name)
+        return step.operation == "delete_endpoint" or (before and before.config) == (after and after.config)
 
     def roll_back(self, name: str, error: Exception, scaled: Scaling | None = None) -> None:
         """Removes what was made here, if anything, and says in the error what had to stay.

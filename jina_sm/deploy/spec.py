@@ -14,10 +14,28 @@ from typing import Annotated, Any, Self, TypeVar
 import pydantic
 
 from jina_sm import catalog
+from jina_sm.deploy.steps import OWNER
 from jina_sm.errors import InputError
 
-_Tag = Annotated[str, pydantic.StringConstraints(max_length=256, pattern=r"^[\w\s.:/=+\-@]*$")]
-_Key = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=128, pattern=r"^[\w\s.:/=+\-@]+$")]
+
+def _free(key: str) -> str:
+    """A tag's key that is the user's to choose. Raises ValueError."""
+    if key.lower().startswith("aws:"):
+        raise ValueError("tags that begin with aws: are AWS's own")
+    if key == OWNER[0] or key.startswith("jina-sm:"):
+        raise ValueError(f"{OWNER[0]} and tags that begin with jina-sm: say what this tool made")
+    return key
+
+
+# As AWS's own descriptions have it; a schedule's tags may not be empty, so none may.
+_Tag = Annotated[
+    str, pydantic.StringConstraints(min_length=1, max_length=256, pattern=r"^[\p{L}\p{Z}\p{N}_.:/=+\-@]+$")
+]
+_Key = Annotated[
+    str,
+    pydantic.StringConstraints(min_length=1, max_length=128, pattern=r"^[\p{L}\p{Z}\p{N}_.:/=+\-@]+$"),
+    pydantic.AfterValidator(_free),
+]
 _Subnet = Annotated[str, pydantic.StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 _SecurityGroup = Annotated[str, pydantic.StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")]
 _Name = Annotated[
@@ -26,6 +44,7 @@ _Name = Annotated[
 
 
 _InstanceType = Annotated[str, pydantic.StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
+_ROLE_ARN = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[a-zA-Z_0-9+=,.@/-]+$"
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 _LONGEST_S = 365 * 86400
 
@@ -34,7 +53,7 @@ def duration(text: str | int) -> int:
     """Seconds of ``90m``, ``8h`` or ``2d``. Raises ValueError."""
     if isinstance(text, int):
         return text
-    match = re.fullmatch(r"(\d{1,6})([mhd])", text)
+    match = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if not match:
         raise ValueError("a duration is like 90m, 8h or 2d")
     return int(match[1]) * _UNITS[match[2]]
@@ -97,12 +116,12 @@ class Settings(_Checked):
     instance_types: Annotated[tuple[_InstanceType, ...], pydantic.Field(max_length=5)] = ()
     instance_count: Annotated[int, pydantic.Field(ge=1, le=100)] = 1
     autoscaling: Autoscaling | None = None
-    role_arn: Annotated[str, pydantic.StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")] | None = None
+    role_arn: Annotated[str, pydantic.StringConstraints(pattern=_ROLE_ARN)] | None = None
     tags: Annotated[dict[_Key, _Tag], pydantic.Field(max_length=40)] = {}
     vpc: dict[str, Vpc] = {}
-    kms_key: Annotated[str, pydantic.StringConstraints(min_length=1, max_length=2048, pattern=r"^[\w:/-]+$")] | None = (
-        None
-    )
+    kms_key: (
+        Annotated[str, pydantic.StringConstraints(min_length=1, max_length=2048, pattern=r"^[a-zA-Z0-9:/_-]+$")] | None
+    ) = None
     ttl: _Duration | None = None
 
     @pydantic.model_validator(mode="before")

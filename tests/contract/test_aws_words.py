@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import botocore
@@ -114,7 +116,7 @@ def test_codes_of_credentials_are_of_one_kind_each() -> None:
         ("ResourceLimitExceeded", "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances, with current utilization of 0 Instances and a request delta of 2 Instances.", errors.QuotaError, "`jina-sm quota request --instance-type ml.g5.xlarge --value 2 -r us-east-1`"),
         ("ResourceLimitExceeded", "You have too many endpoints", errors.QuotaError, "`jina-sm quota -r us-east-1`"),
         ("ValidationException", 'Cannot create already existing endpoint "arn"', errors.NameTakenError, "--name"),
-        ("ValidationException", 'Cannot update in-progress endpoint "arn"', errors.DeployError, "settled"),
+        ("ValidationException", 'Cannot update in-progress endpoint "arn"', aws.BusyError, "settled"),
         ("ValidationException", 'Could not find endpoint "arn"', aws.NotThereError, ""),
         ("ValidationException", "ModelPackage arn:x does not exist.", errors.DeployError, "console"),
         ("AccessDeniedException", "not authorized to perform: sagemaker:CreateModel", errors.AuthError, "permission"),
@@ -229,3 +231,42 @@ def test_what_a_schedule_asks_of_sagemaker_is_what_sagemaker_takes() -> None:
     assert target["Arn"].startswith("arn:aws:scheduler:::aws-sdk:sagemaker:")
     shape = service("sagemaker").operation_model(operation[0].upper() + operation[1:]).input_shape
     check(shape, orjson.loads(target["Input"]))
+
+
+CALLED = ("sagemaker", "application-autoscaling", "scheduler", "iam", "logs", "cloudwatch", "sts")
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_every_error_of_an_operation_that_we_call_has_a_meaning(name: str) -> None:
+    source = "\n".join(path.read_text() for path in Path(aws.__file__).parent.glob("*.py"))
+    called = {
+        operation
+        for operation in service(name).operation_names
+        if re.search(rf"\b(_delete\(\"{botocore.xform_name(operation)[7:]}|{botocore.xform_name(operation)})\b", source)
+    }
+    assert called
+    modelled = {shape.error_code for each in called for shape in service(name).operation_model(each).error_shapes}
+    known = {code for code, *_ in aws.MEANINGS} | STALE | UNKNOWN | DENIED
+    assert modelled <= known
+
+
+def test_what_is_waited_for_and_what_is_done_already_is_told_apart() -> None:
+    for code in ("ResourceNotFound", "ResourceNotFoundException", "ObjectNotFoundException", "NoSuchEntity"):
+        assert type(aws.meaning(said(code), target="x", region="r")) is aws.NotThereError
+    words = (
+        "Could not assume role arn:aws:iam::1:role/x. Please ensure that the role exists and allows principal "
+        "'sagemaker.amazonaws.com' to assume the role."
+    )
+    meant = aws.meaning(said("ValidationException", words), target="x", region="r")
+    assert (type(meant), meant.cure) == (aws.NotYetError, "It must exist and trust sagemaker.amazonaws.com.")
+    meant = aws.meaning(said("ValidationException", "1 validation error detected"), target="x", region="r")
+    assert type(meant) is errors.DeployError
+
+
+def test_how_often_aws_was_asked_is_kept() -> None:
+    answer = said("ThrottlingException", "Rate exceeded")
+    answer["ResponseMetadata"]["RetryAttempts"] = 6
+    meant = aws.meaning(answer, target="x", region="r")
+    assert meant.attempts == 7
+    assert "after 7 attempts" in str(meant)
+    assert "fewer calls" in str(meant)

@@ -51,6 +51,8 @@ def test_the_main_job_from_the_first_word_to_the_last(run: Run) -> None:
     assert "jina-sm-embeddings-v3" in out
     code, out, err = run("teardown", "--all", "--yes")
     assert (code, out.count("- (nothing)")) == (0, 16)
+    looked = "looked again in 16 regions for endpoints, configs, models, autoscaling, schedules of ours: none is left\n"
+    assert out.endswith(looked)
 
 
 @pytest.mark.usefixtures("deployed")

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import botocore.session
 import pytest
 
@@ -22,6 +23,7 @@ from jina_sm.local.state import Endpoint
 from tests.conftest import SLOW_S, Served, Time, Told
 
 V3, REGION, NAME = "jina-embeddings-v3", "us-east-1", "jina-sm-embeddings-v3"
+AWS = boto3.Session("local", "local", region_name=REGION)  # one for all: making clients takes longer than asking
 SMALL = Spec(model=V3, regions=(REGION,))
 LARGE = Spec(model=V3, regions=(REGION,), instance_type="ml.g5.2xlarge")
 LASTS_S = 120.0
@@ -118,10 +120,10 @@ def at(slow_account: Clock, slow: Served, time: Time) -> Callable[[str, bool], N
     """``at(status, marked)``: our endpoint has that status; ``marked``: pausing it was begun."""
 
     def become(status: str, marked: bool) -> None:
-        run.subscribe(V3)
+        run.subscribe(V3, session=AWS)
         region = slow.stack.state.region(REGION)
         region.ready_after_s = LASTS_S
-        params = run.plan(SMALL).regions[REGION].desired
+        params = run.plan(SMALL, session=AWS).regions[REGION].desired
         sagemaker = slow.aws("sagemaker")
         sagemaker.create_model(**params.model_params)
         sagemaker.create_endpoint_config(**params.config_params)
@@ -136,7 +138,7 @@ def at(slow_account: Clock, slow: Served, time: Time) -> Callable[[str, bool], N
             time.move(LASTS_S)
             assert region.endpoints[NAME].doing is None
         if status == "Updating":
-            larger = run.plan(LARGE).regions[REGION].desired
+            larger = run.plan(LARGE, session=AWS).regions[REGION].desired
             sagemaker.create_endpoint_config(**larger.config_params)
             sagemaker.update_endpoint(EndpointName=NAME, EndpointConfigName=larger.config_params["EndpointConfigName"])
         elif status in ("SystemUpdating", "RollingBack"):
@@ -160,19 +162,19 @@ def act(command: str, clock: Clock) -> list[str]:
 
     match command:
         case "deploy":
-            run.deploy(SMALL, clock=clock, on_event=listener)
+            run.deploy(SMALL, session=AWS, clock=clock, on_event=listener)
         case "change":
-            run.deploy(LARGE, clock=clock, on_event=listener)
+            run.deploy(LARGE, session=AWS, clock=clock, on_event=listener)
         case "pause":
-            guards.pause(V3, regions=[REGION], clock=clock, on_event=listener)
+            guards.pause(V3, regions=[REGION], session=AWS, clock=clock, on_event=listener)
         case "resume" | "resume what is not paused":
-            guards.resume(V3, regions=[REGION], clock=clock, on_event=listener)
+            guards.resume(V3, regions=[REGION], session=AWS, clock=clock, on_event=listener)
         case "teardown":
-            run.teardown(model=V3, regions=[REGION], clock=clock, on_event=listener)
+            run.teardown(model=V3, regions=[REGION], session=AWS, clock=clock, on_event=listener)
         case "orphans":
-            search = orphans.orphans(regions=[REGION])
+            search = orphans.orphans(regions=[REGION], session=AWS)
             assert not search.failed
-            orphans.remove([each for each in search.all if each.ours], clock=clock, on_event=listener)
+            orphans.remove([each for each in search.all if each.ours], session=AWS, clock=clock, on_event=listener)
     return told
 
 
@@ -188,26 +190,26 @@ def test_a_command_meets_a_status(
     theirs = foreign()
     at(status, command == "resume")
     expected = TABLE[command][status]
-    before = run.status(regions=[REGION]).found[REGION].state
+    before = run.status(regions=[REGION], session=AWS).found[REGION].state
     if expected and isinstance(expected[0], type):
         with pytest.raises(expected[0]) as caught:
             act(command, slow_account)
         assert str(expected[1]) in str(caught.value)
         assert status in str(caught.value)
-        assert run.status(regions=[REGION]).found[REGION].state == before
+        assert run.status(regions=[REGION], session=AWS).found[REGION].state == before
     else:
         assert act(command, slow_account) == list(expected)
-    after = run.status(regions=[REGION]).found[REGION].state
+    after = run.status(regions=[REGION], session=AWS).found[REGION].state
     match command:
         case "deploy" | "change" if status not in BROKEN:
             (there,) = after.endpoints
             assert (there.status, len(after.configs), len(after.models)) == ("InService", 1, 1)
-            wanted = run.plan(SMALL if command == "deploy" else LARGE)
+            wanted = run.plan(SMALL if command == "deploy" else LARGE, session=AWS)
             assert wanted.empty, "the second time there is nothing to do"
         case "pause":
             assert (after.endpoints, len(after.models)) == ((), 1)
             assert after.paused == (() if status == "Deleting" else (NAME,))
-            assert guards.resume(V3, regions=[REGION], clock=slow_account), "and can be brought back"
+            assert guards.resume(V3, regions=[REGION], session=AWS, clock=slow_account), "and can be brought back"
         case "resume" if status not in BROKEN:
             (there,) = after.endpoints
             assert (there.status, after.paused) == ("InService", ())

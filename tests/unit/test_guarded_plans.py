@@ -169,7 +169,7 @@ def test_deploying_what_is_paused_brings_it_back() -> None:
 def test_teardown_ends_scaling_first_and_the_schedule_after_the_endpoint() -> None:
     assert said(plan.teardown(dataclasses.replace(RUNNING, logs=(NAME,)))) == [
         "delete_scaling_policy", "deregister_scalable_target", "delete_endpoint", f"wait until {NAME} is gone",
-        "delete_schedule", "delete_schedule_group", "delete_endpoint_config", "delete_model", "delete_log_group",
+        "delete_schedule", "delete_schedule_group", "delete_log_group", "delete_endpoint_config", "delete_model",
     ]  # fmt: skip
 
 
