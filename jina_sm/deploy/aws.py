@@ -59,7 +59,7 @@ _SCALING = "Application Auto Scaling may not act for the account: its service-li
 _OTHERS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "", errors.DeployError, ""),
     *((code, "", errors.QuotaError, _MORE) for code in (
-        "ServiceQuotaExceededException", "LimitExceededException", "LimitExceeded",
+        "ServiceQuotaExceededException", "LimitExceededException", "LimitExceeded", "QuotaExceededException",
     )),
     ("ResourceNotFound", "", NotThereError, ""),
     *((code, "", errors.DeployError, _SLOWER) for code in (
@@ -67,15 +67,18 @@ _OTHERS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     )),
     *((code, "", errors.DeployError, _AGAIN) for code in (
         "InternalServerException", "InternalServiceError", "InternalServiceException", "InternalFailure",
-        "InternalError", "ServiceFailure", "ServiceUnavailable", "ServiceUnavailableException",
+        "InternalError", "ServiceException", "ServiceFailure", "ServiceUnavailable", "ServiceUnavailableException",
     )),
     *((code, "", errors.DeployError, _MEANWHILE) for code in (
         "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
+        "InvalidResourceStateException",
     )),
-    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken")),
+    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken", "InvalidPaginationTokenException")),
     *((code, "", errors.DeployError, _OURS) for code in (
         "MalformedPolicyDocument", "InvalidInput", "InvalidParameterException", "InvalidParameterValue",
+        "InvalidParameterCombination", "MissingParameter", "IllegalArgumentException", "PolicyEvaluation",
     )),
+    ("DependencyAccessDeniedException", "", errors.DeployError, "The caller may not do what this would do in turn."),
     ("FailedResourceAccessException", "", errors.DeployError, _SCALING),
     ("DeleteConflict", "", errors.DeployError, "Something was attached to it by hand: take that off, or let it be."),
     ("UnmodifiableEntity", "", errors.DeployError, "It is AWS's own: take another name for yours."),
@@ -102,6 +105,7 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("NoSuchEntity", "", NotThereError, ""),
     ("NoSuchEntityException", "", NotThereError, ""),
     ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
+    ("ResourceAlreadyExistsException", "", ThereAlreadyError, "It has been asked for already: wait for the answer."),
     ("EntityAlreadyExists", "", ThereAlreadyError, ""),
     ("EntityAlreadyExistsException", "", ThereAlreadyError, ""),
     ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),

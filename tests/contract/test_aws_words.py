@@ -233,7 +233,7 @@ def test_what_a_schedule_asks_of_sagemaker_is_what_sagemaker_takes() -> None:
     check(shape, orjson.loads(target["Input"]))
 
 
-CALLED = ("sagemaker", "application-autoscaling", "scheduler", "iam", "logs", "cloudwatch", "sts")
+CALLED = ("sagemaker", "application-autoscaling", "scheduler", "iam", "logs", "cloudwatch", "sts", "service-quotas")
 
 
 @pytest.mark.parametrize("name", CALLED)
