@@ -73,7 +73,9 @@ _OTHERS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
         "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
         "InvalidResourceStateException",
     )),
-    *((code, "", errors.DeployError, _LISTED) for code in ("InvalidNextTokenException", "InvalidNextToken", "InvalidPaginationTokenException")),
+    *((code, "", errors.DeployError, _LISTED) for code in (
+        "InvalidNextTokenException", "InvalidNextToken", "InvalidPaginationTokenException",
+    )),
     *((code, "", errors.DeployError, _OURS) for code in (
         "MalformedPolicyDocument", "InvalidInput", "InvalidParameterException", "InvalidParameterValue",
         "InvalidParameterCombination", "MissingParameter", "IllegalArgumentException", "PolicyEvaluation",
