@@ -55,9 +55,12 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
     show.say(_offer_text(found))
     if agreement is None:
         show.confirm("Accept the licence and subscribe?", yes)
-        agreement = run.subscribe(model, offer=found, session=aws)
+    agreement = run.subscribe(model, offer=found, session=aws)
+    if agreement.new and found.free_trial and not agreement.trial:
+        show.say("AWS granted no free trial, as it does once: what runs is billed from the beginning.")
     if as_json:
-        return show.json({"model": found.model, "agreement_id": agreement.agreement_id, "new": agreement.new})
+        said = {"model": found.model, "agreement_id": agreement.agreement_id, "new": agreement.new}
+        return show.json(said | {"free_trial": agreement.trial} if agreement.new else said)
     click.echo(f"{'subscribed' if agreement.new else 'already subscribed'}: {found.model} ({agreement.agreement_id})")
     return None
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from jina_sm import catalog, errors
 from jina_sm.deploy import scaling, ttl
-from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours
+from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours, package_of
 from jina_sm.transport.session import auth_error, client, translated
 
 ROLE = "jina-sm-execution"
@@ -206,6 +206,22 @@ class ControlPlane:
         except NotThereError:
             return {}
         return said
+
+    def packages(self, config: str) -> set[str]:
+        """The packages that an endpoint config's models are made from; of one that is gone, none."""
+        found = set()
+        try:
+            with self._translated(config):
+                said = self._sagemaker.describe_endpoint_config(EndpointConfigName=config)
+        except NotThereError:
+            return set()
+        for name in {each["ModelName"] for each in said.get("ProductionVariants", []) if "ModelName" in each}:
+            try:
+                with self._translated(name):
+                    found.add(package_of(self._sagemaker.describe_model(ModelName=name)))
+            except NotThereError:
+                continue
+        return found - {""}
 
     def invoked(self, endpoints: Iterable[Endpoint], since: datetime, until: datetime) -> set[str]:
         """Those that were invoked in that time, by CloudWatch, which counts what reached a container."""

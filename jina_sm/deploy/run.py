@@ -141,7 +141,9 @@ def subscribe(
     """
     market, row = Marketplace(session or default_session()), (known or catalog.load()).model(model)
     offer = offer or market.offer(row)
-    return market.agreement(row, offer.product_id) or market.subscribe(row, offer, clock=clock)
+    if there := market.agreement(row, offer.product_id):
+        return market.entitled(row, there, clock=clock)
+    return market.subscribe(row, offer, clock=clock)
 
 
 def plan(
