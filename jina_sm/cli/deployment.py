@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from jina_sm.cli import show
 from jina_sm.errors import JinaSMError, PartialError
 
 if TYPE_CHECKING:
+    from jina_sm.deploy.cost import Cost, Key
     from jina_sm.deploy.marketplace import Offer
     from jina_sm.deploy.plan import Endpoint, Step
     from jina_sm.deploy.run import Inventory, Plan
@@ -191,15 +193,18 @@ def _run(plans: list[Plan], aws: Any, as_json: bool) -> dict[str, Mapping[str, E
 def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None:
     """Show what this tool has deployed.
 
-    Looks in all regions where model packages exist, unless --region is given, and names each one.
+    Looks in all regions where model packages exist, unless --region is given, and names each one. What an endpoint
+    has cost so far is estimated from what it has now.
     """
-    from jina_sm.deploy import run
+    from jina_sm.deploy import cost, run
 
-    inventory = run.status(regions=regions, session=session(profile))
+    aws = session(profile)
+    inventory = run.status(regions=regions, session=aws)
+    spent = cost.costs(inventory, session=aws)
     if as_json:
-        show.json(_inventory_json(inventory))
+        show.json(_inventory_json(inventory, spent))
     else:
-        _show_inventory(inventory)
+        _show_inventory(inventory, spent)
     if inventory.failed:
         raise click.exceptions.Exit(1)
 
@@ -360,11 +365,14 @@ def endpoint_json(endpoint: Endpoint) -> dict[str, Any]:
     return {name: getattr(endpoint, name) for name in names} | {"model": endpoint.tags.get("jina-sm:model")}
 
 
-def _inventory_json(inventory: Inventory) -> dict[str, Any]:
+def _inventory_json(inventory: Inventory, spent: Mapping[Key, Cost] = MappingProxyType({})) -> dict[str, Any]:
     looked: dict[str, Any] = {
         region: {
             "skipped": found.skipped,
-            "endpoints": [endpoint_json(endpoint) for endpoint in found.state.endpoints],
+            "endpoints": [
+                endpoint_json(endpoint) | _cost_json(spent.get((region, endpoint.name)))
+                for endpoint in found.state.endpoints
+            ],
             "configs": found.state.configs,
             "models": found.state.models,
             "paused": found.state.paused,
@@ -380,16 +388,70 @@ def _inventory_json(inventory: Inventory) -> dict[str, Any]:
     return looked | {region: {"error": str(error)} for region, error in inventory.failed.items()}
 
 
-def _show_inventory(inventory: Inventory) -> None:
+def _cost_json(cost: Cost | None) -> dict[str, Any]:
+    if cost is None:
+        return {}
+    return {
+        "cost": {
+            "usd_per_hour": cost.usd_per_hour,
+            "hours": cost.hours.quantize(Decimal("0.01")),
+            "accrued_usd_estimate": cost.accrued,
+            "instances": [
+                {
+                    "instance_type": part.instance_type,
+                    "count": part.count,
+                    "instance_usd_per_hour": part.instance.usd,
+                    "instance_price_source": part.instance.source,
+                    "software_usd_per_hour": part.software.usd,
+                    "software_price_source": part.software.source,
+                }
+                for part in cost.parts
+            ],
+            "unknown": cost.unknown or None,
+        }
+    }
+
+
+def _cost_cells(cost: Cost | None, endpoint: Endpoint) -> tuple[str, ...]:
+    """Age, USD an hour, USD so far."""
+    if cost is None:
+        return (f"{endpoint.created:%Y-%m-%d}", "", "")
+    rate = "unknown" if cost.usd_per_hour is None else f"{cost.usd_per_hour:.3f}"
+    return (_age(cost.hours), rate, "unknown" if cost.accrued is None else f"{cost.accrued:.2f}")
+
+
+def _age(hours: Decimal) -> str:
+    if hours < 1:
+        return f"{int(hours * 60)}m"
+    return f"{int(hours)}h" if hours < 48 else f"{int(hours // 24)}d"
+
+
+def _show_costs(spent: Mapping[Key, Cost]) -> None:
+    from jina_sm.deploy.cost import sources, total
+
+    if not spent:
+        return
+    priced = [each for each in spent.values() if each.usd_per_hour is not None]
+    rate, so_far = total(each.usd_per_hour for each in priced), total(each.accrued for each in priced)
+    less = f", without {len(spent) - len(priced)} of unknown price" if len(priced) < len(spent) else ""
+    click.echo(f"All of it: {rate:.3f} USD an hour, about {so_far:.2f} USD so far{less}.")
+    click.echo("So far is an estimate: what is there now, at today's prices, since its creation.")
+    click.echo("It knows of no scaling and no pause in between. Prices:")
+    for source, about in sources(spent).items():
+        click.echo(f"  {source}: {', '.join(about)}")
+
+
+def _show_inventory(inventory: Inventory, spent: Mapping[Key, Cost] = MappingProxyType({})) -> None:
     rows: list[tuple[str, ...]] = []
     unused: list[str] = []
     notes: list[str] = []
     for region, found in inventory.found.items():
         endpoints, used = found.state.endpoints, {each.config for each in found.state.endpoints}
         for each in endpoints:
-            rows.append((region, each.name, each.status, str(each.instances), f"{each.created:%Y-%m-%d %H:%M}"))
+            cells = _cost_cells(spent.get((region, each.name)), each)
+            rows.append((region, each.name, each.status, str(each.instances), *cells))
         paused = found.state.paused
-        rows += [(region, name, "Paused", "0", "") for name in paused]
+        rows += [(region, name, "Paused", "0", "", "", "") for name in paused]
         notes += [f"{region}: {each.endpoint} scales {each.least}-{each.most}" for each in found.state.targets]
         notes += [
             f"{region}: {each.endpoint} is deleted at {each.ends:%Y-%m-%d %H:%M} UTC"
@@ -398,7 +460,7 @@ def _show_inventory(inventory: Inventory) -> None:
         ]
         if not endpoints and not paused:
             said = "region not enabled" if found.skipped else "nothing" if found.state.empty else "no endpoint"
-            rows.append((region, f"- ({said})", "", "", ""))
+            rows.append((region, f"- ({said})", *[""] * 5))
         kept = {f"{name}-" for name in paused}
         unused += [
             f"{region}: config {name}"
@@ -410,7 +472,8 @@ def _show_inventory(inventory: Inventory) -> None:
             for name in found.state.models
             if not endpoints and not name.startswith(tuple(kept))
         ]
-    show.table(("REGION", "ENDPOINT", "STATUS", "COUNT", "CREATED (UTC)"), rows)
+    show.table(("REGION", "ENDPOINT", "STATUS", "COUNT", "AGE", "USD/H", "SO FAR"), rows, gives=1)
+    _show_costs(spent)
     for note in notes:
         click.echo(note)
     if unused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,12 +38,13 @@ def subscriptions(profile: str | None, as_json: bool) -> None:
             each.agreement.agreement_id,
             _day(each.agreement),
             each.agreement.status,
-            subscribed.described(each, known.model(each.agreement.model).instances),
+            _usual(each, known.model(each.agreement.model).instances),
         )
         for each in there.found
     ]
     if rows:
-        show.table(("MODEL", "AGREEMENT", "SINCE", "STATUS", "SOFTWARE"), rows)
+        show.table(("MODEL", "AGREEMENT", "SINCE", "STATUS", "USD/H"), rows, gives=0)
+        click.echo("USD/H: what the software costs on the model's usual instance; --json has each type.")
     else:
         click.echo("no subscription to a model of the catalogue")
     if there.others:
@@ -95,7 +97,7 @@ def _consequences(agreed: Cancellation) -> None:
     ]
     if rows:
         show.say("What runs from its package, or is kept of it:")
-        show.table(("REGION", "ENDPOINT", "STATUS", "WHOSE", ""), rows, show.say)
+        show.table(("REGION", "ENDPOINT", "STATUS", "WHOSE", ""), rows, show.say, gives=1)
     else:
         show.say(f"Nothing runs from its package in the {len(agreed.looked_at)} regions looked at.")
     for region, error in agreed.failed.items():
@@ -103,6 +105,12 @@ def _consequences(agreed: Cancellation) -> None:
     show.say("Cancelling stops no endpoint. After it nothing new is made of the package and")
     show.say("nothing paused is resumed; AWS may refuse to update or scale what runs.")
     show.say("A free trial is not granted twice.")
+
+
+def _usual(subscription: Subscription, kinds: Sequence[str]) -> str:
+    """The price on the first of the usual instance types that has one."""
+    found = next((kind for kind in kinds if kind in subscription.hourly), None)
+    return f"{subscription.hourly[found]}" if found else subscription.price or "unknown"
 
 
 def _day(agreement: Agreement) -> str:

@@ -223,6 +223,25 @@ class ControlPlane:
                 continue
         return found - {""}
 
+    def instances(self, endpoint: Endpoint) -> dict[str, int]:
+        """How many instances of which type an endpoint has; while it is being made, how many it will have."""
+        said = self._described(endpoint.name)
+        with self._translated(endpoint.config):
+            config = self._sagemaker.describe_endpoint_config(EndpointConfigName=endpoint.config)
+        types = {each["VariantName"]: each.get("InstanceType") for each in config["ProductionVariants"]}
+        key = "DesiredInstanceCount" if said["EndpointStatus"] == "Creating" else "CurrentInstanceCount"
+        found: dict[str, int] = {}
+        for variant in said.get("ProductionVariants", []):
+            if kind := types.get(variant["VariantName"]):
+                found[kind] = found.get(kind, 0) + variant.get(key, 0)
+                continue
+            pools = variant.get("InstancePools", [])
+            for pool in pools:  # tried in turn, so while it is being made the first
+                coming = variant.get(key, 0) if key.startswith("Desired") and pool is pools[0] else 0
+                kind = pool["InstanceType"]
+                found[kind] = found.get(kind, 0) + (coming or pool.get("CurrentInstanceCount", 0))
+        return found
+
     def invoked(self, endpoints: Iterable[Endpoint], since: datetime, until: datetime) -> set[str]:
         """Those that were invoked in that time, by CloudWatch, which counts what reached a container."""
         pairs = [(endpoint.name, variant) for endpoint in endpoints for variant in endpoint.variants]

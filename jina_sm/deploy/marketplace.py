@@ -166,7 +166,7 @@ class Marketplace:
         ours = [_agreement(each, keys[product], product) for product, each in found if product in keys]
         others = [_agreement(each, "", product) for product, each in found if product not in keys]
         with ThreadPoolExecutor(_AT_ONCE) as beside:
-            return list(beside.map(self._subscription, ours)), others
+            return list(beside.map(self.subscription, ours)), others
 
     def cancel(self, model: Model, agreement: Agreement) -> None:
         """Ends a subscription. Raises DeployError with AWS's reason: not every agreement can be ended so."""
@@ -312,7 +312,7 @@ class Marketplace:
             found = zip(beside.map(of, listed), listed, strict=True)
             return {product: model.key for product, model in found if product}
 
-    def _subscription(self, agreement: Agreement) -> Subscription:
+    def subscription(self, agreement: Agreement) -> Subscription:
         """With the price by the terms that were accepted, which need not be the public offer's."""
         hourly: dict[str, Decimal] = {}
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,11 +168,3 @@ def _of(known: catalog.Catalog, model: catalog.Model, arn: str) -> bool:
     if model.package is None or any(name == each.package for each in known.models.values()):
         return False
     return _HASH.sub("", name) == _HASH.sub("", model.package)
-
-
-def described(subscription: Subscription, usual: Sequence[str]) -> str:
-    """A subscription's price on the first of the usual instance types that has one."""
-    for kind in (*usual, *subscription.hourly):
-        if kind in subscription.hourly:
-            return f"{subscription.hourly[kind]} USD/h on {kind}"
-    return subscription.price
