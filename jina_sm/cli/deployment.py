@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jina_sm.cli import show
-from jina_sm.errors import JinaSMError, PartialError
+from jina_sm.errors import DeployError, JinaSMError, PartialError
 
 if TYPE_CHECKING:
     from jina_sm.deploy.cost import Cost, Key
@@ -255,13 +255,42 @@ def teardown(
 
 @contextmanager
 def reported(as_json: bool) -> Iterator[None]:
-    """What is done and what is not goes to stdout too, before the error ends the command."""
+    """What is done and what is not goes to stdout too, before the error ends the command; with it go the logs."""
     try:
         yield
-    except PartialError as error:
+    except (DeployError, PartialError) as error:
+        failed = error.failed if isinstance(error, PartialError) else {error.region or "": error}
         if as_json:
-            show.json({"done": error.done, "failed": {region: str(each) for region, each in error.failed.items()}})
+            show.json(
+                {
+                    "done": error.done if isinstance(error, PartialError) else (),
+                    "failed": {region: str(each) for region, each in failed.items()},
+                    "details": {region: _failure_json(each) for region, each in failed.items()},
+                }
+            )
+        for region, each in failed.items():
+            _show_log(region, each)
         raise
+
+
+def _failure_json(error: JinaSMError) -> dict[str, Any]:
+    said = {"kind": type(error).__name__, "reason": error.message, "cure": error.cure}
+    if isinstance(error, DeployError) and error.log_group:
+        said |= {name: getattr(error, name) for name in ("seconds_in", "launched", "log_group", "log_tail")}
+    return said
+
+
+def _show_log(region: str, error: JinaSMError) -> None:
+    if not isinstance(error, DeployError) or not error.log_group:
+        return
+    spent = ", ".join(f"{status} {seconds:.0f}s" for status, seconds in error.seconds_in.items())
+    show.say(f"{region}: {spent}" if spent else region)
+    if error.launched is False:
+        show.say(f"  no log in {error.log_group}: the container never launched")
+    elif error.launched and error.log_tail:
+        show.say(f"  {error.log_group} ends:")
+    for line in error.log_tail:
+        show.say(f"  | {line}")
 
 
 def _home(regions: tuple[str, ...], aws: Any) -> tuple[str, ...]:

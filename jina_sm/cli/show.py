@@ -84,8 +84,7 @@ def _lines() -> Iterator[Callable[[Event], None]]:
     began = time.monotonic()
 
     def listener(event: Event) -> None:
-        status = f": {event.status}" if event.status else ""
-        say(f"  {time.monotonic() - began:6.1f}s  {event.region:<14}  {event.step}{status}")
+        say(f"  {time.monotonic() - began:6.1f}s  {event.region:<14}  {event.step}{_status(event)}")
 
     yield listener
 
@@ -108,8 +107,14 @@ def _live(regions: Sequence[str]) -> Iterator[Callable[[Event], None]]:
 
     with Live(get_renderable=drawn, console=Console(stderr=True), refresh_per_second=8, transient=True):
 
-        def listener(event: Event) -> None:
-            began = time.monotonic() if event.status is None else rows[event.region][1]
-            rows[event.region] = (f"{event.step}" + (f": {event.status}" if event.status else ""), began)
+        def listener(event: Event) -> None:  # the seconds are those of the status that is shown
+            rows[event.region] = (f"{event.step}{_status(event)}", time.monotonic())
 
         yield listener
+
+
+def _status(event: Event) -> str:
+    if not event.status:
+        return ""
+    lasted = f" after {event.seconds:.0f}s {event.before}" if event.before else ""
+    return f": {event.status}{lasted}"

@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 from jina_sm import catalog, errors
 from jina_sm.deploy import scaling, ttl
 from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours, package_of
-from jina_sm.transport.session import auth_error, client, translated
+from jina_sm.transport.session import auth_error, client, line, translated
 
 ROLE = "jina-sm-execution"
 _STUDIO_ROLE = "AmazonSageMaker-ExecutionRole-"
+_LINES, _STREAMS, _LONGEST = 20, 10, 500  # of a log's end: how many lines, of how many instances, how long each
 _QUERIES = 500  # the most that one request for metrics may hold
 _clients: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = weakref.WeakKeyDictionary()
 
@@ -71,13 +72,34 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "enum value set", errors.DeployError, "Take ml.g5.xlarge."),
     ("", "", errors.DeployError, ""),
 )
-# Why an endpoint failed, by AWS's words.
+_LACKING = "Name other --instance-type as well, take another region, or deploy again later."
+# Why an endpoint failed, by AWS's words, whatever their case; the first that fits.
 FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
-    ("InsufficientInstanceCapacity", errors.CapacityError, "Try another region or --instance-type, or later."),
-    ("Unable to provision requested ML compute", errors.CapacityError, "Try another region, or later."),
+    ("insufficientinstancecapacity", errors.CapacityError, _LACKING),
+    ("unable to provision requested ml compute", errors.CapacityError, _LACKING),
     ("account-level service limit", errors.QuotaError, "Ask for more in Service Quotas."),
     ("not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
-    ("", errors.EndpointFailedError, "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."),
+    (
+        "ping health check",
+        errors.HealthCheckError,
+        "Its log says why. Out of memory: take a larger --instance-type. Else deploy again: it may have been slow.",
+    ),
+    ("assume role", errors.RoleError, "The role must trust sagemaker.amazonaws.com."),
+    ("assume the role", errors.RoleError, "The role must trust sagemaker.amazonaws.com."),
+    ("not authorized to perform", errors.RoleError, "Give the execution role that permission, or another --role-arn."),
+    ("access denied", errors.RoleError, "Give the execution role that permission, or another --role-arn."),
+    ("accessdenied", errors.RoleError, "Give the execution role that permission, or another --role-arn."),
+    (
+        "cannotstartcontainer",
+        errors.EndpointFailedError,
+        "Take an instance type that the package supports, with a GPU; if it is one, tell Jina AI.",
+    ),
+    ("download", errors.EndpointFailedError, "Deploy again: what is slow to come is mostly quicker the next time."),
+    ("", errors.EndpointFailedError, "See its log group, /aws/sagemaker/Endpoints/NAME."),
+)
+_NEVER_LAUNCHED = (
+    "It has no log, so its container never launched, which mostly is for want of instances: deploy again, later, in "
+    "another region or with another --instance-type."
 )
 
 
@@ -87,6 +109,7 @@ class Seen(NamedTuple):
     status: str
     config: str
     reason: str
+    created: datetime
 
 
 class ControlPlane:
@@ -143,7 +166,9 @@ class ControlPlane:
             said = self._described(name)
         except NotThereError:
             return None
-        return Seen(said["EndpointStatus"], said["EndpointConfigName"], said.get("FailureReason", ""))
+        return Seen(
+            said["EndpointStatus"], said["EndpointConfigName"], said.get("FailureReason", ""), said["CreationTime"]
+        )
 
     def ours(self, *, model: str | None = None, endpoint: str | None = None, logs: bool = False) -> State:
         """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError.
@@ -305,6 +330,40 @@ class ControlPlane:
             for page in pages:
                 yield from (each["logGroupName"].removeprefix(LOGS) for each in page["logGroups"])
 
+    def explain(self, error: errors.DeployError, endpoint: str, since: datetime) -> None:
+        """Says in the error what the log of an endpoint that failed ends with. Never raises.
+
+        Of the instances that there have been since then, alone: what others wrote is about other things, and may hold
+        what they were asked.
+        """
+        error.log_group = LOGS + endpoint
+        try:
+            with self._translated(endpoint):
+                tail = self._log_tail(error.log_group, since)
+            error.launched, error.log_tail = tail is not None, tail or ()
+        except NotThereError:
+            error.launched = False
+        except errors.JinaSMError as unknown:
+            error.log_tail = (f"its log could not be read: {unknown.message}",)
+        if error.launched is False and type(error) is errors.EndpointFailedError:
+            error.cure = _NEVER_LAUNCHED
+
+    def _log_tail(self, group: str, since: datetime) -> tuple[str, ...] | None:
+        """None: no instance has written since then; the group is of an endpoint before this one."""
+        logs, began = self._of("logs"), int(since.timestamp() * 1000)
+        asked = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True, "limit": _STREAMS}
+        streams = logs.describe_log_streams(**asked)["logStreams"]
+        new = [each["logStreamName"] for each in streams if each.get("creationTime", 0) >= began]
+        if not new:
+            return None
+        found = []
+        for name in new:
+            found += logs.get_log_events(logGroupName=group, logStreamName=name, limit=_LINES, startTime=began)[
+                "events"
+            ]
+        last = sorted(found, key=lambda event: int(event["timestamp"]))[-_LINES:]
+        return tuple(_printable(event["message"]) for event in last)
+
     def listed(self, operation: str, key: str, prefix: str) -> Iterator[dict[str, Any]]:
         """All that SageMaker lists of a kind, whoever's, whose name begins so."""
         with self._translated(operation):
@@ -423,13 +482,19 @@ def _aim(policy: Mapping[str, Any]) -> float | None:
     return float(tracking["TargetValue"]) if metric == scaling.METRIC else None
 
 
+def _printable(message: str) -> str:
+    """A line of a log, without what would move the cursor of whoever reads it."""
+    said = line("".join(each if each.isprintable() else " " for each in message))
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
+
+
 def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
     return "sagemaker.amazonaws.com" in str(role.get("AssumeRolePolicyDocument", ""))
 
 
 def failure(reason: str, *, target: str, region: str) -> errors.DeployError:
     """Why an endpoint came up Failed, by AWS's own words."""
-    kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason)
+    kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason.lower())
     return kind(reason or "no reason given", cure=cure.replace("NAME", target), target=target, region=region)
 
 

@@ -22,6 +22,7 @@ from jina_sm.deploy import plan as plans
 from jina_sm.deploy.aws import (
     ControlPlane,
     NotYetError,
+    Seen,
     disabled,
     execution_role,
     failure,
@@ -43,6 +44,7 @@ WAIT_S = 3600.0
 
 _FIRST_POLL_S, _SLOWEST_POLL_S = 1.0, 15.0  # AWS throttles who polls every 5 s; an endpoint takes minutes
 _POLLS_LOST = 5
+_SKEW_S = 5.0  # between two of AWS's clocks, or ours and theirs
 _SEEN_S, _SEEN_POLL_S = 60.0, 5.0  # until all of AWS sees a new role
 
 _Result = TypeVar("_Result")
@@ -51,11 +53,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """What a run tells: a step taken or begun, or the status that is waited on."""
+    """What a run tells: a step taken or begun, or the status that is waited on.
+
+    ``before``: the status that this one has followed, which lasted ``seconds``.
+    """
 
     region: str
     step: Step
     status: str | None = None
+    before: str | None = None
+    seconds: float = 0.0
 
 
 Listener = Callable[[Event], None]
@@ -429,6 +436,30 @@ def _licence(aws: Any, known: catalog.Catalog, model: catalog.Model, instance_ty
         return None, Price(published, source)
 
 
+class _Course:
+    """The statuses that an endpoint goes through, and how long each lasts."""
+
+    def __init__(self) -> None:
+        self._status: str | None = None
+        self._since = 0.0
+        self._seconds: dict[str, float] = {}
+
+    def at(self, status: str, now: float) -> tuple[str | None, float] | None:
+        """The status that it has left, and how long that lasted; None: it is as it was."""
+        if status == self._status:
+            return None
+        left = self._status, now - self._since if self._status else 0.0
+        self._seconds = self.until(now)
+        self._status, self._since = status, now
+        return left
+
+    def until(self, now: float) -> dict[str, float]:
+        """Seconds by status."""
+        if self._status is None:
+            return {}
+        return {**self._seconds, self._status: self._seconds.get(self._status, 0.0) + now - self._since}
+
+
 class Walk:
     """Taking steps in one region: each is told before it is taken."""
 
@@ -483,17 +514,18 @@ class Walk:
         if cure and isinstance(error, JinaSMError):
             error.cure = cure
 
-    def _tell(self, step: Step, status: str | None = None) -> None:
+    def _tell(self, step: Step, status: str | None = None, before: str | None = None, seconds: float = 0.0) -> None:
         _log.info("%s: %s%s", self.control.region, step, f": {status}" if status else "")
         if self._on_event:
             try:
-                self._on_event(Event(self.control.region, step, status))
+                self._on_event(Event(self.control.region, step, status, before, seconds))
             except Exception:  # whoever listens must not stop what is being built
                 _log.exception("the listener failed and is told nothing more")
                 self._on_event = None
 
     def _wait(self, step: Wait) -> None:
         began, pause_s, lost, last = self._clock.now(), _FIRST_POLL_S, 0, "unknown"
+        course = _Course()
         facts: dict[str, Any] = {"target": step.endpoint, "region": self.control.region}
         while not self._stop.is_set():
             try:
@@ -503,8 +535,9 @@ class Walk:
                     raise
             else:
                 status = seen.status if seen else None
-                if (status or "gone") != last:
-                    self._tell(step, status or "gone")
+                now = self._clock.now()
+                if left := course.at(status or "gone", now):
+                    self._tell(step, status or "gone", *left)
                 lost, last = 0 if status else lost + 1, status or "gone"
                 if status in step.until and (seen is None or step.config in (None, seen.config)):
                     return
@@ -513,13 +546,25 @@ class Walk:
                 if seen is None and not stale:
                     raise EndpointFailedError("it was removed meanwhile", **facts)
                 if seen and seen.status in plans.SETTLED and "InService" in step.until and not stale:
-                    raise failure(seen.reason, **facts)
+                    raise self._failed(seen, course.until(now), now - began, facts)
             if self._clock.now() - began > WAIT_S:
                 cure = "Run the same command again to go on waiting."
-                raise DeployError(f"still {last} after {WAIT_S / 60:.0f} minutes", cure=cure, **facts)
+                late = DeployError(f"still {last} after {WAIT_S / 60:.0f} minutes", cure=cure, **facts)
+                late.seconds_in = course.until(self._clock.now())
+                raise late
             self._clock.sleep(pause_s)
             pause_s = min(_SLOWEST_POLL_S, pause_s * 1.5)
         raise StoppedError
+
+    def _failed(self, seen: Seen, spent: Mapping[str, float], waited_s: float, facts: Mapping[str, Any]) -> DeployError:
+        """Why it failed, with how long it took and the end of its log."""
+        error = failure(seen.reason, **facts)
+        error.seconds_in = {status: seconds for status, seconds in spent.items() if status != seen.status}
+        since = seen.created  # of an endpoint that serves on, only what this run has brought up
+        if seen.status != "Failed":
+            since = max(since, datetime.now(UTC) - timedelta(seconds=waited_s + _SKEW_S))
+        self.control.explain(error, facts["target"], since - timedelta(seconds=_SKEW_S))
+        return error
 
 
 def raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what: str, several: bool = False) -> None:
@@ -528,4 +573,4 @@ def raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what
     if failed:
         named = "; ".join(f"{region}: {error}" for region, error in failed.items())
         stands = f". Done in {', '.join(done)}" if done else ""
-        raise PartialError(f"{what}: {named}{stands}", done=tuple(done), failed=failed)
+        raise PartialError(f"{what}: {named.removesuffix('.')}{stands}", done=tuple(done), failed=failed)

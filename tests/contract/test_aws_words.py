@@ -131,9 +131,14 @@ def test_a_refusal_of_the_control_plane_is_ours_with_a_cure(
     ("reason", "kind"),
     [
         ("Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error.", errors.CapacityError),
-        ("The primary container for production variant AllTraffic did not pass the ping health check.", errors.EndpointFailedError),
+        ("The primary container for production variant AllTraffic did not pass the ping health check.", errors.HealthCheckError),
         ("The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances", errors.QuotaError),
         ("Caller is not subscribed to the marketplace offering.", errors.NotSubscribedError),
+        ("Could not assume role arn:aws:iam::123456789012:role/x.", errors.RoleError),
+        ("The role is not authorized to perform: ecr:BatchGetImage", errors.RoleError),
+        ("CannotStartContainerError. Please ensure the model container starts correctly", errors.EndpointFailedError),
+        ("Request to service failed. If failure persists after retry, contact customer support.", errors.EndpointFailedError),
+        ("", errors.EndpointFailedError),
     ],
 )  # fmt: skip
 def test_a_failed_endpoint_is_told_by_awss_reason(reason: str, kind: type[errors.DeployError]) -> None:
