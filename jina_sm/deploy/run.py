@@ -37,6 +37,7 @@ from jina_sm.deploy.scaling import Scaling
 from jina_sm.deploy.spec import Spec, checked
 from jina_sm.deploy.ttl import Ttl
 from jina_sm.errors import DeployError, EndpointFailedError, JinaSMError, NotSubscribedError, PartialError
+from jina_sm.fleet import Fleet
 from jina_sm.transport.session import session as default_session
 
 WAIT_S = 3600.0
@@ -224,11 +225,13 @@ def deploy(
     known: catalog.Catalog | None = None,
     on_event: Listener | None = None,
     clock: Clock = Clock(),  # noqa: B008
-) -> dict[str, Endpoint]:
+) -> Fleet[Endpoint]:
     """The endpoints, in service, by region. A second run finds nothing to do; an interrupted one goes on.
 
-    >>> deploy(Spec(model="jina-embeddings-v3", regions=("us-east-1",)))["us-east-1"].status
+    >>> fleet = deploy(Spec(model="jina-embeddings-v3", regions=("us-east-1",)))
+    >>> fleet["us-east-1"].status
     'InService'
+    >>> fleet.client().embed(["a text"])
 
     A region that fails is rolled back. Raises its error; with several regions, PartialError, and the others stand.
     """
@@ -240,7 +243,7 @@ def deploy(
 
     done, failed = side_by_side(agreed.regions, in_region)
     raise_if(failed, done, f"deploying {agreed.spec.model} failed")
-    return done
+    return Fleet(agreed.spec.model, done)
 
 
 def deploy_all(
@@ -249,7 +252,7 @@ def deploy_all(
     session: Any = None,
     on_event: Listener | None = None,
     clock: Clock = Clock(),  # noqa: B008
-) -> dict[str, dict[str, Endpoint]]:
+) -> dict[str, Fleet[Endpoint]]:
     """Several plans side by side; the endpoints by name and region. What is told says REGION NAME for the region.
 
     A region of one that fails is rolled back, and all else stands. Raises its error, or PartialError.
@@ -269,9 +272,12 @@ def deploy_all(
     done, failed = side_by_side(places, at)
     raise_if(failed, done, "deploying failed")
     endpoints: dict[str, dict[str, Endpoint]] = {}
+    models: dict[str, str] = {}
     for label, endpoint in done.items():
-        endpoints.setdefault(endpoint.name, {})[places[label].desired.region] = endpoint
-    return endpoints
+        desired = places[label].desired
+        endpoints.setdefault(endpoint.name, {})[desired.region] = endpoint
+        models[endpoint.name] = desired.model
+    return {name: Fleet(models[name], there) for name, there in endpoints.items()}
 
 
 def place(there: RegionPlan) -> str:
@@ -324,6 +330,31 @@ def status(
     done, failed = side_by_side(looked_at, at)
     left = schedule_role_left(aws, looked_at[0]) if role else ()
     return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed), role=left)
+
+
+def fleet(
+    model: str,
+    *,
+    name: str | None = None,
+    regions: Sequence[str] | None = None,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+) -> Fleet[Endpoint]:
+    """What is there of a model, as ``deploy`` would return it: in the regions given, home first, or in all.
+
+    ``name``: the deployment's, if it was given one. Raises PartialError where a region could not be looked at.
+    """
+    known = known or catalog.load()
+    wanted = catalog.endpoint_name(known.model(model), name)
+    inventory = status(model=model, regions=regions, session=session, known=known)
+    raise_if(inventory.failed, inventory.found, f"{wanted} could not be looked for everywhere", several=True)
+    there = {
+        region: endpoint
+        for region, found in inventory.found.items()
+        for endpoint in found.state.endpoints
+        if endpoint.name == wanted
+    }
+    return Fleet(known.model(model).key, there)
 
 
 def teardown(
