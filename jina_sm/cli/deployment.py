@@ -81,6 +81,12 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 )
 @click.option("--instance-count", type=int, help="With autoscaling, how many it begins with.  [default: 1]")
 @click.option("--autoscaling", metavar="MIN-MAX[@LOAD]", help="How many instances; LOAD: requests at once on each.")
+@click.option(
+    "--async",
+    "async_to",
+    metavar="S3_URI",
+    help="Asynchronous, with results there ({region} is filled in); not verified for Marketplace packages.",
+)
 @click.option("--ttl", metavar="DURATION", help="AWS deletes the endpoint after it (90m, 8h, 2d).")
 @click.option("--name", help="The endpoint's, instead of the model's (jina-sm- is put before it).")
 @click.option("--role-arn", help="The execution role; default: found by convention.")
@@ -97,6 +103,7 @@ def deploy(
     instance_types: tuple[str, ...],
     instance_count: int | None,
     autoscaling: str | None,
+    async_to: str | None,
     ttl: str | None,
     name: str | None,
     role_arn: str | None,
@@ -121,6 +128,7 @@ def deploy(
         "instance_types": instance_types if len(instance_types) > 1 else None,
         "instance_count": instance_count,
         "autoscaling": _bounds(autoscaling),
+        "async_inference": {"s3_output": async_to} if async_to else None,
         "ttl": ttl,
         "name": name,
         "role_arn": role_arn,
@@ -322,6 +330,8 @@ def _bounds(text: str | None) -> dict[str, Any] | None:
 
 
 def _show_plans(plans: list[Plan], tell: Any) -> None:
+    from jina_sm.deploy.asynchronous import UNVERIFIED
+
     total: Decimal | None = Decimal(0)
     most: Decimal | None = Decimal(0)
     for plan in plans:
@@ -341,6 +351,11 @@ def _show_plans(plans: list[Plan], tell: Any) -> None:
             what = f"{count} x {desired.instance_type}"
             tell(f"  {what}: instance {_usd(there.instance.usd)} [{there.instance.source}]")
             tell(f"  {' ' * len(what)}  software {_usd(there.software.usd)} [{there.software.source}]")
+            if desired.asynchronous:
+                tell(
+                    f"  asynchronous, to {desired.asynchronous.output}, where {desired.role_arn} must be able to write"
+                )
+                tell(f"    {UNVERIFIED}")
             if desired.fallbacks:
                 tell(f"  instead, where AWS has none to give: {', '.join(desired.fallbacks)}, at their price")
         if plan.subscribed is None:
@@ -410,6 +425,7 @@ def _inventory_json(inventory: Inventory, spent: Mapping[Key, Cost] = MappingPro
                 for each in found.state.targets
             },
             "deleted_at": {each.endpoint: each.ends for each in found.state.schedules if each.ends},
+            "alarms": [each.name for each in found.state.alarms],
             "logs": found.state.logs,
         }
         for region, found in inventory.found.items()

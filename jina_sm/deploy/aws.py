@@ -1,8 +1,8 @@
 """
 AWS's control plane in one region, in our words: what is there, and taking one call.
 
-Beside SageMaker it is Application Auto Scaling, EventBridge Scheduler and CloudWatch Logs, as far as endpoints have to
-do with them.
+Beside SageMaker it is Application Auto Scaling, EventBridge Scheduler, CloudWatch and its Logs, as far as endpoints
+have to do with them.
 
 Foreign errors become ours here, by the words AWS uses: its ValidationException stands for a dozen things.
 """
@@ -64,6 +64,7 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
     ("ResourceNotFoundException", "", NotThereError, ""),
     ("ObjectNotFoundException", "", NotThereError, ""),
+    ("ResourceNotFound", "", NotThereError, ""),
     ("NoSuchEntity", "", NotThereError, ""),
     ("NoSuchEntityException", "", NotThereError, ""),
     ("ConflictException", "", ThereAlreadyError, "Another run may be at work: try again when it is done."),
@@ -126,14 +127,29 @@ class ControlPlane:
         Deleting what is not there is done already; so is making a role or a group that another run has made.
         """
         try:
+            params = self._resolved(call)
             with self._translated(call.name):
-                getattr(self._of(call.service), call.operation)(**call.params)
+                getattr(self._of(call.service), call.operation)(**params)
         except NotThereError:
             if not call.operation.startswith(("delete_", "deregister_")):
                 raise
         except ThereAlreadyError:
             if call.operation not in ("create_role", "create_schedule_group"):
                 raise
+
+    def _resolved(self, call: Call) -> Mapping[str, Any]:
+        """The parameters, with the ARNs that AWS has chosen where a plan could only say whose. Raises NotYetError."""
+        actions = call.params.get("AlarmActions", ())
+        names = [each.removeprefix(scaling.ARN_OF) for each in actions if each.startswith(scaling.ARN_OF)]
+        if not names:
+            return call.params
+        where = scaling.resource(call.params["Dimensions"][0]["Value"])
+        with self._translated(call.name):
+            said = self._of("application-autoscaling").describe_scaling_policies(PolicyNames=names, **where)
+        arns = [each["PolicyARN"] for each in said["ScalingPolicies"]]
+        if len(arns) < len(names):
+            raise NotYetError(f"scaling policy {', '.join(names)} is not there", target=call.name, region=self.region)
+        return {**call.params, "AlarmActions": arns}
 
     def _of(self, service: str) -> Any:
         kept = _clients.setdefault(self._aws, {})  # making one takes longer than what most are asked
@@ -211,7 +227,13 @@ class ControlPlane:
         targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
         grouped = self.log_groups(prefix) if logs else ()
         kept = tuple(name for name in grouped if everything or name in bases or name == endpoint)
-        return dataclasses.replace(state, targets=targets, logs=kept)
+        # An alarm says whose it is by its endpoint, not by its model, as a target does.
+        alarms = tuple(
+            each
+            for each in self._alarms(prefix, is_ours)
+            if everything or each.endpoint in bases or each.endpoint == endpoint
+        )
+        return dataclasses.replace(state, targets=targets, logs=kept, alarms=alarms)
 
     def observe(self, endpoint: str) -> State:
         """What a deployment to that endpoint has to know: ours of that name, and the endpoint whoever's it is."""
@@ -306,7 +328,17 @@ class ControlPlane:
                             least=each["MinCapacity"],
                             most=each["MaxCapacity"],
                             policies={policy["PolicyName"]: _aim(policy) for policy in said},
+                            arns={policy["PolicyName"]: policy["PolicyARN"] for policy in said},
                         )
+
+    def _alarms(self, prefix: str, wanted: Callable[[Mapping[str, str]], bool]) -> Iterator[scaling.Alarm]:
+        aws = self._of("cloudwatch")
+        with self._translated("alarms"):
+            pages = aws.get_paginator("describe_alarms").paginate(AlarmNamePrefix=prefix, AlarmTypes=["MetricAlarm"])
+            for each in (alarm for page in pages for alarm in page.get("MetricAlarms", [])):
+                name = scaling.alarm_of(each["AlarmName"])
+                if name and wanted(_plain(aws.list_tags_for_resource(ResourceARN=each["AlarmArn"])["Tags"])):
+                    yield scaling.Alarm(endpoint=name, actions=tuple(each.get("AlarmActions", [])))
 
     def _schedules(self, prefix: str, wanted: Callable[[Mapping[str, str]], bool]) -> Iterator[ttl.Schedule]:
         aws = self._of("scheduler")
@@ -479,7 +511,8 @@ def _aim(policy: Mapping[str, Any]) -> float | None:
     """The load that a policy of our kind aims at; None: it is of another kind."""
     tracking = policy.get("TargetTrackingScalingPolicyConfiguration", {})
     metric = tracking.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
-    return float(tracking["TargetValue"]) if metric == scaling.METRIC else None
+    queue = tracking.get("CustomizedMetricSpecification", {}).get("MetricName")
+    return float(tracking["TargetValue"]) if metric == scaling.METRIC or queue == scaling.BACKLOG else None
 
 
 def _printable(message: str) -> str:

@@ -167,6 +167,7 @@ def _left(region: str, part: State) -> Iterator[Orphan]:
     """What is left of ours where the endpoint is gone."""
     kinds: list[tuple[str, str, Sequence[Step]]] = [
         *(("scaling target", each.endpoint, scaling.removal(each)) for each in part.targets),
+        *(("alarm", each.name, scaling.removal(None, each)) for each in part.alarms),
         *(("schedule", each.endpoint, ttl.removal(each)) for each in part.schedules),
         *(("config", name, plans.teardown(State(configs=(name,)))) for name in part.configs),
         *(("model", name, plans.teardown(State(models=(name,)))) for name in part.models),

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from jina_sm import catalog
 from jina_sm.clock import Clock
 from jina_sm.deploy import plan as plans
+from jina_sm.deploy.asynchronous import Asynchronous
 from jina_sm.deploy.aws import (
     ControlPlane,
     NotYetError,
@@ -34,7 +35,7 @@ from jina_sm.deploy.marketplace import Agreement, Marketplace, Offer
 from jina_sm.deploy.plan import Call, Desired, Endpoint, State, Step, Wait
 from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.scaling import Scaling
-from jina_sm.deploy.spec import Spec, checked
+from jina_sm.deploy.spec import Spec, checked, filled
 from jina_sm.deploy.ttl import Ttl
 from jina_sm.errors import DeployError, EndpointFailedError, JinaSMError, NotSubscribedError, PartialError
 from jina_sm.fleet import Fleet
@@ -197,8 +198,9 @@ def plan(
             subnets=spec.vpc[region].subnets if region in spec.vpc else (),
             security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
             kms_key=spec.kms_key,
-            scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
+            scaling=_scaling(spec),
             ttl=ends,
+            asynchronous=_asynchronous(spec, region),
         )
         state = ControlPlane(aws, region).observe(desired.endpoint)
         return RegionPlan(
@@ -395,6 +397,7 @@ def teardown(
             names = [*(each.name for each in left.endpoints), *left.configs, *left.models]
             names += [f"autoscaling of {each.endpoint}" for each in left.targets]
             names += [f"schedule {each.endpoint}" for each in left.schedules]
+            names += [f"alarm {each.name}" for each in left.alarms]
             names += [f"log group {plans.LOGS}{name}" for name in left.logs]
             raise DeployError(f"still there: {', '.join(names)}", cure="Run teardown again.", region=region)
         return left
@@ -451,6 +454,28 @@ def side_by_side(
     for error in broken:
         raise error
     return {r: done[r] for r in order if r in done}, {r: failed[r] for r in order if r in failed}
+
+
+def _scaling(spec: Spec) -> Scaling | None:
+    wanted, queued = spec.autoscaling, spec.async_inference is not None
+    if wanted is None:
+        return None
+    return Scaling(least=wanted.min, most=wanted.max, target=wanted.target, asynchronous=queued)
+
+
+def _asynchronous(spec: Spec, region: str) -> Asynchronous | None:
+    wanted = spec.async_inference
+    if wanted is None:
+        return None
+    places = (wanted.s3_output, wanted.s3_failure, wanted.success_topic, wanted.error_topic)
+    output, failure_place, success, failed = (each and filled(each, region) for each in places)
+    return Asynchronous(
+        output=output or "",
+        at_once=wanted.max_concurrent,
+        failure=failure_place,
+        success_topic=success,
+        error_topic=failed,
+    )
 
 
 def _licence(aws: Any, known: catalog.Catalog, model: catalog.Model, instance_type: str) -> tuple[bool | None, Price]:
