@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -166,6 +167,8 @@ def deploy(
     for there in endpoints.values():
         for region, endpoint in there.items():
             click.echo(f"{region}: {endpoint.name} {endpoint.status}")
+    if any(each.async_inference for each in wanted):
+        show.say("What is asynchronous is asked by InvokeEndpointAsync, not by this package's client.")
     for each in wanted:
         until = f" or its end in {each.ttl / 3600:g} h at the latest" if each.ttl else ""
         show.say(f"Billed until `jina-sm teardown {each.model}`{until}.")
@@ -483,7 +486,8 @@ def _show_costs(spent: Mapping[Key, Cost]) -> None:
     click.echo("So far is an estimate: what is there now, at today's prices, since its creation.")
     click.echo("It knows of no scaling and no pause in between. Prices:")
     for source, about in sources(spent).items():
-        click.echo(f"  {source}: {', '.join(about)}")
+        words = textwrap.wrap(f"{source}: {', '.join(about)}", 80, initial_indent="  ", subsequent_indent="    ")
+        click.echo("\n".join(words))
 
 
 def _show_inventory(inventory: Inventory, spent: Mapping[Key, Cost] = MappingProxyType({})) -> None:

@@ -174,6 +174,7 @@ class ControlPlane:
             variants=tuple(each["VariantName"] for each in said.get("ProductionVariants", [])),
             instances=sum(each.get("CurrentInstanceCount", 0) for each in said.get("ProductionVariants", [])),
             reason=said.get("FailureReason", ""),
+            asynchronous="AsyncInferenceConfig" in said,
         )
 
     def seen(self, name: str) -> Seen | None:

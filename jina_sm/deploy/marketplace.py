@@ -155,16 +155,19 @@ class Marketplace:
         # Asked for by status alone, since AWS refuses that beside the type of resource.
         with _translated(None):
             found = [
-                (product["id"], summary)
+                (product, summary)
                 for summary in self._search({})
                 for product in summary.get("proposalSummary", {}).get("resources", [])
-                if product.get("type") == RESOURCE
             ]
         if not found:
             return [], []
         keys = self._products(models)
-        ours = [_agreement(each, keys[product], product) for product, each in found if product in keys]
-        others = [_agreement(each, "", product) for product, each in found if product not in keys]
+        ours, others = [], []
+        for product, summary in found:
+            if key := keys.get(product["id"]):
+                ours.append(_agreement(summary, key, product["id"]))
+            elif product.get("type") == RESOURCE:
+                others.append(_agreement(summary, "", product["id"]))
         with ThreadPoolExecutor(_AT_ONCE) as beside:
             return list(beside.map(self.subscription, ours)), others
 
@@ -221,8 +224,14 @@ class Marketplace:
     def entitled(self, model: Model, agreement: Agreement, *, clock: Clock) -> Agreement:
         """The same, once it entitles. Raises DeployError where it never will; who may not ask is told nothing."""
         with suppress(errors.AuthError):
-            self._wait_for_entitlement(model, agreement.agreement_id, clock)
+            if any(each["status"] != "DEPROVISIONED" for each in self._entitlements(model, agreement.agreement_id)):
+                self._wait_for_entitlement(model, agreement.agreement_id, clock)
         return agreement
+
+    def _entitlements(self, model: Model, agreement_id: str) -> list[dict[str, Any]]:
+        with _translated(model):
+            said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
+        return list(said.get("agreementEntitlements", []))
 
     def _accepted(self, model: Model, product_id: str, *, looks: int, clock: Clock) -> Agreement | None:
         """The agreement that an acceptance without an answer may have made."""
@@ -261,9 +270,7 @@ class Marketplace:
     def _wait_for_entitlement(self, model: Model, agreement_id: str, clock: Clock) -> None:
         began, pause_s = clock.now(), 2.0
         while True:
-            with _translated(model):
-                said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
-            found = said.get("agreementEntitlements", [])
+            found = self._entitlements(model, agreement_id)
             for entitlement in found:
                 reason = entitlement.get("statusReasonCode", "")
                 if entitlement["status"] == "FAILED" or reason == "FUTURE_START_DATE":

@@ -236,7 +236,8 @@ def _jinas(known: catalog.Catalog, made_of: Mapping[str, Any]) -> str:
 def _idle(control: ControlPlane, endpoints: Sequence[Endpoint], idle_s: int, until: datetime) -> set[str]:
     """Those that are old enough and were not invoked."""
     since = until - timedelta(seconds=idle_s)
-    old = [endpoint for endpoint in endpoints if endpoint.created <= since]
+    # What waits in a queue is counted by other metrics, and is not called idle for want of these.
+    old = [endpoint for endpoint in endpoints if endpoint.created <= since and not endpoint.asynchronous]
     return {endpoint.name for endpoint in old} - (control.invoked(old, since, until) if old else set())
 
 

@@ -82,6 +82,7 @@ class Endpoint:
     created: datetime
     instances: int = 0
     reason: str = ""
+    asynchronous: bool = False
     variants: tuple[str, ...] = ()
 
     @property

@@ -114,6 +114,15 @@ def test_an_alarm_whose_endpoint_has_gone_is_an_orphan(aws: Aws) -> None:
     assert aws("cloudwatch").describe_alarms()["MetricAlarms"] == []
 
 
+def test_what_has_a_queue_is_not_called_idle() -> None:
+    run.deploy(spec(**QUEUED))
+    later = run.datetime.now(run.UTC) + run.timedelta(days=3)
+    assert orphans.orphans(regions=[REGION], now=later).all == []
+    run.deploy(spec(name="plain"))
+    later += run.timedelta(days=1)
+    assert [each.name for each in orphans.orphans(regions=[REGION], now=later).all] == ["jina-sm-plain"]
+
+
 def test_becoming_synchronous_takes_the_queue_and_its_scaling_off(aws: Aws) -> None:
     run.deploy(spec(**SLEEPY))
     run.deploy(spec(autoscaling={"min": 1, "max": 2}))

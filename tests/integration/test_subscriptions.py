@@ -85,6 +85,19 @@ def test_a_subscription_whose_payment_failed_is_not_called_one(account: Served, 
     assert typed("subscribe", V3)[1].startswith("already subscribed")
 
 
+def test_a_subscription_that_tells_of_no_entitlement_is_not_waited_for(account: Served) -> None:
+    row, offer = account.stack.state.catalog.model(V3), run.offer(V3)
+    mine = run.subscribe(V3)
+    account.aws("marketplace-agreement").cancel_agreement(agreementId=mine.agreement_id)  # then it is DEPROVISIONED
+
+    def sleep(seconds: float) -> None:
+        raise AssertionError("it waits")
+
+    market = run.Marketplace(run.default_session())
+    assert market.entitled(row, mine, clock=Clock(sleep=sleep)) is mine
+    assert offer.product_id == mine.product_id
+
+
 def test_what_begins_later_is_said_at_once(account: Served) -> None:
     local.change_scenario(account.port, payment="FUTURE_START_DATE")
 
