@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jina_sm.client import raw_responses as raw_responses
     from jina_sm.deploy.spec import Spec as Spec
     from jina_sm.exchange import Event as Event
+    from jina_sm.fleet import Fleet as Fleet
     from jina_sm.packing import Limits as Limits
     from jina_sm.retry import Policy as Policy
     from jina_sm.values import Document as Document
@@ -36,6 +37,7 @@ _HOMES = {
     "Document": "values",
     "Embeddings": "values",
     "Event": "exchange",
+    "Fleet": "fleet",
     "Limits": "packing",
     "Model": "catalog",
     "MultiVector": "values",

@@ -26,7 +26,7 @@ from jina_sm.exchange import Event, Exchange
 from jina_sm.threads import Threads
 from jina_sm.transport import AsyncTransport, Response, Transport
 from jina_sm.transport.sagemaker import SageMakerTransport
-from jina_sm.transport.target import Target, checked_url, open_async, open_transport, parse
+from jina_sm.transport.target import Located, Target, checked_url, open_async, open_transport, parse
 from jina_sm.values import Completion, Document, Embeddings, Item, Media, MultiVector, Ranking
 
 IN_FLIGHT = 6
@@ -61,7 +61,9 @@ def raw_responses() -> Iterator[list[Response]]:
 
 
 class _Opening(Generic[_Transport]):
-    """``regions``: where the endpoint is, else those of ``JINA_SM_REGIONS``, else the session's region. The first is
+    """``model``: by its key; or what ``deploy`` returned, which then says where it is and on how many instances.
+
+    ``regions``: where the endpoint is, else those of ``JINA_SM_REGIONS``, else the session's region. The first is
     home; the others take over while it fails. ``name``: the deployment's, if it was given one.
 
     ``retry``: the bounds of trying again. ``limits``: what one request may hold. ``in_flight``: requests at once to
@@ -76,7 +78,7 @@ class _Opening(Generic[_Transport]):
 
     def __init__(
         self,
-        model: str | catalog.Model,
+        model: str | catalog.Model | Located,
         *,
         regions: Sequence[str] | None = None,
         name: str | None = None,
@@ -96,6 +98,15 @@ class _Opening(Generic[_Transport]):
         catalog_file: str | None = None,
     ) -> None:
         known = catalog.load(catalog_file)
+        counts: Sequence[int] = ()
+        if not isinstance(model, str | catalog.Model) and isinstance(model, Located):
+            if regions is not None or name is not None or transports is not None:
+                raise InputError("a fleet says itself where it is", cure="Leave out regions and name.")
+            if not model.targets:
+                raise InputError(f"nothing of the fleet answers: {model}", cure="`jina-sm deploy` brings it up.")
+            places = [parse(each) for each in model.targets]
+            counts, transports = model.instances, self._open(places, aws=session, url=url)
+            model = model.model
         self.model = model if isinstance(model, catalog.Model) else known.model(model)
         for number in (in_flight, 1 if instances is None else instances):
             if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
@@ -126,7 +137,7 @@ class _Opening(Generic[_Transport]):
             random=clock.random,
         )
         for number in range(len(transports)):
-            exchange.resize(number, instances or 1)
+            exchange.resize(number, instances or (counts[number] if counts else 0) or 1)
         self._driver = self._driven(
             transports,
             exchange,

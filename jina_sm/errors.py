@@ -21,6 +21,8 @@ What can go wrong, drawn once.
             QuotaError              the account may not have that many instances
             CapacityError           AWS has no such instance to give just now
             EndpointFailedError     the endpoint came up Failed; the message is AWS's reason
+                HealthCheckError    ... its container started and did not answer /ping in time
+                RoleError           ... its execution role may not do what is needed, or cannot be assumed
         PartialError                part is done; it says what is, what is not, and where
 
 Facts are attributes; the message says which, where, how often, and what now.
@@ -29,6 +31,7 @@ Facts are attributes; the message says which, where, how often, and what now.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -146,7 +149,17 @@ class DeadlineExceededError(InvocationError):
 
 
 class DeployError(JinaSMError):
-    """AWS refused to make, change or remove something."""
+    """AWS refused to make, change or remove something.
+
+    Where an endpoint was waited for: ``seconds_in``, how long it was in each status; and where it failed,
+    ``log_group`` with the last lines of its log in ``log_tail``. ``launched``: whether there is a log at all, without
+    which its container never started; None: that could not be found out.
+    """
+
+    seconds_in: Mapping[str, float] = MappingProxyType({})
+    log_group: str | None = None
+    log_tail: tuple[str, ...] = ()
+    launched: bool | None = None
 
 
 class NotSubscribedError(DeployError):
@@ -167,6 +180,14 @@ class CapacityError(DeployError):
 
 class EndpointFailedError(DeployError):
     """The endpoint came up Failed; the message is AWS's reason."""
+
+
+class HealthCheckError(EndpointFailedError):
+    """The container started, and did not answer its health check in time."""
+
+
+class RoleError(EndpointFailedError):
+    """The execution role may not do what is needed, or SageMaker cannot assume it."""
 
 
 class PartialError(JinaSMError):

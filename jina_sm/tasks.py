@@ -143,7 +143,7 @@ class Tasks:
 
     async def _ask(self) -> None:
         for number, transport in enumerate(self._transports):
-            if (instances := await transport.instances()) and instances > 1:
+            if instances := await transport.instances():
                 self._exchange.resize(number, instances)
                 self._step_soon()
 

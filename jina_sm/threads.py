@@ -190,7 +190,7 @@ class Threads:
     def _ask(self) -> None:
         """How many instances there are: a long run should use them all."""
         for number, transport in enumerate(self._transports):
-            if (instances := transport.instances()) and instances > 1:
+            if instances := transport.instances():
                 with self._changed:
                     self._exchange.resize(number, instances)
                 self._crew.submit(self._work)

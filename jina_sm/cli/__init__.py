@@ -13,7 +13,7 @@ import sys
 import click
 
 from jina_sm import __version__
-from jina_sm.cli import deployment, guards, local, models, preflight, search
+from jina_sm.cli import deployment, guards, local, models, preflight, search, subscriptions
 from jina_sm.errors import JinaSMError
 
 _debugging: list[click.Context] = []
@@ -39,6 +39,8 @@ def cli(context: click.Context, debug: bool) -> None:
 for _command in (
     models.models,
     deployment.subscribe,
+    subscriptions.subscriptions,
+    subscriptions.unsubscribe,
     guards.init,
     preflight.doctor,
     preflight.quota,

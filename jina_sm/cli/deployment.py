@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jina_sm.cli import show
-from jina_sm.errors import JinaSMError, PartialError
+from jina_sm.errors import DeployError, JinaSMError, PartialError
 
 if TYPE_CHECKING:
+    from jina_sm.deploy.cost import Cost, Key
     from jina_sm.deploy.marketplace import Offer
     from jina_sm.deploy.plan import Endpoint, Step
     from jina_sm.deploy.preflight import Check
@@ -60,9 +63,12 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
     show.say(_offer_text(found))
     if agreement is None:
         show.confirm("Accept the licence and subscribe?", yes)
-        agreement = run.subscribe(model, offer=found, session=aws)
+    agreement = run.subscribe(model, offer=found, session=aws)
+    if agreement.new and found.free_trial and not agreement.trial:
+        show.say("AWS granted no free trial, as it does once: what runs is billed from the beginning.")
     if as_json:
-        return show.json({"model": found.model, "agreement_id": agreement.agreement_id, "new": agreement.new})
+        said = {"model": found.model, "agreement_id": agreement.agreement_id, "new": agreement.new}
+        return show.json(said | {"free_trial": agreement.trial} if agreement.new else said)
     click.echo(f"{'subscribed' if agreement.new else 'already subscribed'}: {found.model} ({agreement.agreement_id})")
     return None
 
@@ -81,6 +87,12 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 )
 @click.option("--instance-count", type=int, help="With autoscaling, how many it begins with.  [default: 1]")
 @click.option("--autoscaling", metavar="MIN-MAX[@LOAD]", help="How many instances; LOAD: requests at once on each.")
+@click.option(
+    "--async",
+    "async_to",
+    metavar="S3_URI",
+    help="Asynchronous, with results there ({region} is filled in); not verified for Marketplace packages.",
+)
 @click.option("--ttl", metavar="DURATION", help="AWS deletes the endpoint after it (90m, 8h, 2d).")
 @click.option("--name", help="The endpoint's, instead of the model's (jina-sm- is put before it).")
 @click.option("--role-arn", help="The execution role; default: found by convention.")
@@ -98,6 +110,7 @@ def deploy(
     instance_types: tuple[str, ...],
     instance_count: int | None,
     autoscaling: str | None,
+    async_to: str | None,
     ttl: str | None,
     name: str | None,
     role_arn: str | None,
@@ -123,6 +136,7 @@ def deploy(
         "instance_types": instance_types if len(instance_types) > 1 else None,
         "instance_count": instance_count,
         "autoscaling": _bounds(autoscaling),
+        "async_inference": {"s3_output": async_to} if async_to else None,
         "ttl": ttl,
         "name": name,
         "role_arn": role_arn,
@@ -161,6 +175,8 @@ def deploy(
     for there in endpoints.values():
         for region, endpoint in there.items():
             click.echo(f"{region}: {endpoint.name} {endpoint.status}")
+    if any(each.async_inference for each in wanted):
+        show.say("What is asynchronous is asked by InvokeEndpointAsync, not by this package's client.")
     for each in wanted:
         until = f" or its end in {each.ttl / 3600:g} h at the latest" if each.ttl else ""
         show.say(f"Billed until `jina-sm teardown {each.model}`{until}.")
@@ -196,15 +212,18 @@ def _run(plans: list[Plan], aws: Any, as_json: bool) -> dict[str, Mapping[str, E
 def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None:
     """Show what this tool has deployed.
 
-    Looks in all regions where model packages exist, unless --region is given, and names each one.
+    Looks in all regions where model packages exist, unless --region is given, and names each one. What an endpoint
+    has cost so far is estimated from what it has now.
     """
-    from jina_sm.deploy import run
+    from jina_sm.deploy import cost, run
 
-    inventory = run.status(regions=regions, session=session(profile))
+    aws = session(profile)
+    inventory = run.status(regions=regions, session=aws)
+    spent = cost.costs(inventory, session=aws)
     if as_json:
-        show.json(_inventory_json(inventory))
+        show.json(_inventory_json(inventory, spent))
     else:
-        _show_inventory(inventory)
+        _show_inventory(inventory, spent)
     if inventory.failed:
         raise click.exceptions.Exit(1)
 
@@ -258,17 +277,46 @@ def teardown(
 
 @contextmanager
 def reported(as_json: bool) -> Iterator[None]:
-    """What is done and what is not goes to stdout too, before the error ends the command."""
+    """What is done and what is not goes to stdout too, before the error ends the command; with it go the logs."""
     try:
         yield
-    except PartialError as error:
+    except (DeployError, PartialError) as error:
+        failed = error.failed if isinstance(error, PartialError) else {error.region or "": error}
         if as_json:
-            show.json({"done": error.done, "failed": {region: str(each) for region, each in error.failed.items()}})
+            show.json(
+                {
+                    "done": error.done if isinstance(error, PartialError) else (),
+                    "failed": {region: str(each) for region, each in failed.items()},
+                    "details": {region: _failure_json(each) for region, each in failed.items()},
+                }
+            )
+        for region, each in failed.items():
+            _show_log(region, each)
         raise
     except JinaSMError as error:
         if as_json:
             show.json({"done": (), "failed": {error.region or "": str(error)}})
         raise
+
+
+def _failure_json(error: JinaSMError) -> dict[str, Any]:
+    said = {"kind": type(error).__name__, "reason": error.message, "cure": error.cure}
+    if isinstance(error, DeployError) and error.log_group:
+        said |= {name: getattr(error, name) for name in ("seconds_in", "launched", "log_group", "log_tail")}
+    return said
+
+
+def _show_log(region: str, error: JinaSMError) -> None:
+    if not isinstance(error, DeployError) or not error.log_group:
+        return
+    spent = ", ".join(f"{status} {seconds:.0f}s" for status, seconds in error.seconds_in.items())
+    show.say(f"{region}: {spent}" if spent else region)
+    if error.launched is False:
+        show.say(f"  no log in {error.log_group}: the container never launched")
+    elif error.launched and error.log_tail:
+        show.say(f"  {error.log_group} ends:")
+    for line in error.log_tail:
+        show.say(f"  | {line}")
 
 
 def home_regions(regions: tuple[str, ...], aws: Any) -> tuple[str, ...]:
@@ -300,6 +348,8 @@ def _bounds(text: str | None) -> dict[str, Any] | None:
 
 
 def _show_plans(plans: list[Plan], tell: Any) -> None:
+    from jina_sm.deploy.asynchronous import UNVERIFIED
+
     total: Decimal | None = Decimal(0)
     most: Decimal | None = Decimal(0)
     for plan in plans:
@@ -320,6 +370,11 @@ def _show_plans(plans: list[Plan], tell: Any) -> None:
             tell(f"  {what}: instance {_usd(there.instance.usd)} [{there.instance.source}]")
             tell(f"  {' ' * len(what)}  software {_usd(there.software.usd)} [{there.software.source}]")
             _show_doubts(there.checks, "  ! ", tell)
+            if desired.asynchronous:
+                tell(
+                    f"  asynchronous, to {desired.asynchronous.output}, where {desired.role_arn} must be able to write"
+                )
+                tell(f"    {UNVERIFIED}")
             if desired.fallbacks:
                 tell(f"  instead, where AWS has none to give: {', '.join(desired.fallbacks)}, at their price")
         _show_doubts(plan.checks, "! ", tell)
@@ -382,11 +437,14 @@ def endpoint_json(endpoint: Endpoint) -> dict[str, Any]:
     return {name: getattr(endpoint, name) for name in names} | {"model": endpoint.tags.get("jina-sm:model")}
 
 
-def _inventory_json(inventory: Inventory) -> dict[str, Any]:
+def _inventory_json(inventory: Inventory, spent: Mapping[Key, Cost] = MappingProxyType({})) -> dict[str, Any]:
     looked: dict[str, Any] = {
         region: {
             "skipped": found.skipped,
-            "endpoints": [endpoint_json(endpoint) for endpoint in found.state.endpoints],
+            "endpoints": [
+                endpoint_json(endpoint) | _cost_json(spent.get((region, endpoint.name)))
+                for endpoint in found.state.endpoints
+            ],
             "configs": found.state.configs,
             "models": found.state.models,
             "paused": found.state.paused,
@@ -395,6 +453,7 @@ def _inventory_json(inventory: Inventory) -> dict[str, Any]:
                 for each in found.state.targets
             },
             "deleted_at": {each.endpoint: each.ends for each in found.state.schedules if each.ends},
+            "alarms": [each.name for each in found.state.alarms],
             "logs": found.state.logs,
         }
         for region, found in inventory.found.items()
@@ -402,16 +461,71 @@ def _inventory_json(inventory: Inventory) -> dict[str, Any]:
     return looked | {region: {"error": str(error)} for region, error in inventory.failed.items()}
 
 
-def _show_inventory(inventory: Inventory) -> None:
+def _cost_json(cost: Cost | None) -> dict[str, Any]:
+    if cost is None:
+        return {}
+    return {
+        "cost": {
+            "usd_per_hour": cost.usd_per_hour,
+            "hours": cost.hours.quantize(Decimal("0.01")),
+            "accrued_usd_estimate": cost.accrued,
+            "instances": [
+                {
+                    "instance_type": part.instance_type,
+                    "count": part.count,
+                    "instance_usd_per_hour": part.instance.usd,
+                    "instance_price_source": part.instance.source,
+                    "software_usd_per_hour": part.software.usd,
+                    "software_price_source": part.software.source,
+                }
+                for part in cost.parts
+            ],
+            "unknown": cost.unknown or None,
+        }
+    }
+
+
+def _cost_cells(cost: Cost | None, endpoint: Endpoint) -> tuple[str, ...]:
+    """Age, USD an hour, USD so far."""
+    if cost is None:
+        return (f"{endpoint.created:%Y-%m-%d}", "", "")
+    rate = "unknown" if cost.usd_per_hour is None else f"{cost.usd_per_hour:.3f}"
+    return (_age(cost.hours), rate, "unknown" if cost.accrued is None else f"{cost.accrued:.2f}")
+
+
+def _age(hours: Decimal) -> str:
+    if hours < 1:
+        return f"{int(hours * 60)}m"
+    return f"{int(hours)}h" if hours < 48 else f"{int(hours // 24)}d"
+
+
+def _show_costs(spent: Mapping[Key, Cost]) -> None:
+    from jina_sm.deploy.cost import sources, total
+
+    if not spent:
+        return
+    priced = [each for each in spent.values() if each.usd_per_hour is not None]
+    rate, so_far = total(each.usd_per_hour for each in priced), total(each.accrued for each in priced)
+    less = f", without {len(spent) - len(priced)} of unknown price" if len(priced) < len(spent) else ""
+    click.echo(f"All of it: {rate:.3f} USD an hour, about {so_far:.2f} USD so far{less}.")
+    click.echo("So far is an estimate: what is there now, at today's prices, since its creation.")
+    click.echo("It knows of no scaling and no pause in between. Prices:")
+    for source, about in sources(spent).items():
+        words = textwrap.wrap(f"{source}: {', '.join(about)}", 80, initial_indent="  ", subsequent_indent="    ")
+        click.echo("\n".join(words))
+
+
+def _show_inventory(inventory: Inventory, spent: Mapping[Key, Cost] = MappingProxyType({})) -> None:
     rows: list[tuple[str, ...]] = []
     unused: list[str] = []
     notes: list[str] = []
     for region, found in inventory.found.items():
         endpoints, used = found.state.endpoints, {each.config for each in found.state.endpoints}
         for each in endpoints:
-            rows.append((region, each.name, each.status, str(each.instances), f"{each.created:%Y-%m-%d %H:%M}"))
+            cells = _cost_cells(spent.get((region, each.name)), each)
+            rows.append((region, each.name, each.status, str(each.instances), *cells))
         paused = found.state.paused
-        rows += [(region, name, "Paused", "0", "") for name in paused]
+        rows += [(region, name, "Paused", "0", "", "", "") for name in paused]
         notes += [f"{region}: {each.endpoint} scales {each.least}-{each.most}" for each in found.state.targets]
         notes += [
             f"{region}: {each.endpoint} is deleted at {each.ends:%Y-%m-%d %H:%M} UTC"
@@ -420,7 +534,7 @@ def _show_inventory(inventory: Inventory) -> None:
         ]
         if not endpoints and not paused:
             said = "region not enabled" if found.skipped else "nothing" if found.state.empty else "no endpoint"
-            rows.append((region, f"- ({said})", "", "", ""))
+            rows.append((region, f"- ({said})", *[""] * 5))
         kept = {f"{name}-" for name in paused}
         unused += [
             f"{region}: config {name}"
@@ -432,7 +546,8 @@ def _show_inventory(inventory: Inventory) -> None:
             for name in found.state.models
             if not endpoints and not name.startswith(tuple(kept))
         ]
-    show.table(("REGION", "ENDPOINT", "STATUS", "COUNT", "CREATED (UTC)"), rows)
+    show.table(("REGION", "ENDPOINT", "STATUS", "COUNT", "AGE", "USD/H", "SO FAR"), rows, gives=1)
+    _show_costs(spent)
     for note in notes:
         click.echo(note)
     if unused:

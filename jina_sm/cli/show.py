@@ -17,6 +17,7 @@ import click
 if TYPE_CHECKING:
     from jina_sm.deploy.run import Event
 
+_WIDTH, _NARROWEST = 80, 12
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 
@@ -33,12 +34,29 @@ def json(data: object) -> None:
     click.echo(orjson.dumps(data, default=str, option=options).decode())
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], tell: Callable[[str], None] = click.echo) -> None:
-    """Columns as wide as their widest word, two blanks between."""
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    tell: Callable[[str], None] = click.echo,
+    *,
+    gives: int | None = None,
+) -> None:
+    """Columns as wide as their widest word, two blanks between.
+
+    ``gives``: the column that is kept narrow, so that all fit into 80; a word too long for it ends its line, and the
+    row goes on in the next.
+    """
     lines = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    if gives is not None:
+        rest = sum(widths) - widths[gives] + 2 * (len(widths) - 1)
+        widths[gives] = max(min(widths[gives], _WIDTH - rest), len(head[gives]), _NARROWEST)
     for line in lines:
-        tell("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        if gives is not None and len(line[gives]) > widths[gives] and any(line[gives + 1 :]):
+            tell("  ".join(cells[: gives + 1]).rstrip())
+            cells[: gives + 1] = [" " * width for width in widths[: gives + 1]]
+        tell("  ".join(cells).rstrip())
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -66,8 +84,7 @@ def _lines() -> Iterator[Callable[[Event], None]]:
     began = time.monotonic()
 
     def listener(event: Event) -> None:
-        status = f": {event.status}" if event.status else ""
-        say(f"  {time.monotonic() - began:6.1f}s  {event.region:<14}  {event.step}{status}")
+        say(f"  {time.monotonic() - began:6.1f}s  {event.region:<14}  {event.step}{_status(event)}")
 
     yield listener
 
@@ -90,8 +107,14 @@ def _live(regions: Sequence[str]) -> Iterator[Callable[[Event], None]]:
 
     with Live(get_renderable=drawn, console=Console(stderr=True), refresh_per_second=8, transient=True):
 
-        def listener(event: Event) -> None:
-            began = time.monotonic() if event.status is None else rows[event.region][1]
-            rows[event.region] = (f"{event.step}" + (f": {event.status}" if event.status else ""), began)
+        def listener(event: Event) -> None:  # the seconds are those of the status that is shown
+            rows[event.region] = (f"{event.step}{_status(event)}", time.monotonic())
 
         yield listener
+
+
+def _status(event: Event) -> str:
+    if not event.status:
+        return ""
+    lasted = f" after {event.seconds:.0f}s {event.before}" if event.before else ""
+    return f": {event.status}{lasted}"

@@ -1,8 +1,8 @@
 """
 AWS's control plane in one region, in our words: what is there, and taking one call.
 
-Beside SageMaker it is Application Auto Scaling, EventBridge Scheduler and CloudWatch Logs, as far as endpoints have to
-do with them.
+Beside SageMaker it is Application Auto Scaling, EventBridge Scheduler, CloudWatch and its Logs, as far as endpoints
+have to do with them.
 
 Foreign errors become ours here, by the words AWS uses: its ValidationException stands for a dozen things.
 """
@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 
 from jina_sm import catalog, errors
 from jina_sm.deploy import scaling, ttl
-from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours
+from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours, package_of
 from jina_sm.deploy.preflight import over_quota
-from jina_sm.transport.session import auth_error, client, translated
+from jina_sm.transport.session import auth_error, client, line, translated
 
 ROLE = "jina-sm-execution"
 _ALWAYS_ENABLED = "us-east-1"
 _STUDIO_ROLE = "AmazonSageMaker-ExecutionRole-"
+_LINES, _STREAMS, _LONGEST = 20, 10, 500  # of a log's end: how many lines, of how many instances, how long each
 _QUERIES = 500  # the most that one request for metrics may hold
 _clients: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = weakref.WeakKeyDictionary()
 
@@ -114,19 +115,34 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     *_OTHERS,
     ("", "", errors.DeployError, ""),
 )
-# Why an endpoint failed, by AWS's words.
+_LACKING = "Name other --instance-type as well, take another region, or deploy again later."
+# Why an endpoint failed, by AWS's words, whatever their case; the first that fits.
 FAILURES: tuple[tuple[str, type[errors.DeployError], str], ...] = (
-    ("InsufficientInstanceCapacity", errors.CapacityError, "Try another region or --instance-type, or later."),
-    ("Unable to provision requested ML compute", errors.CapacityError, "Try another region, or later."),
-    (
-        "Request to service failed",
-        errors.CapacityError,
-        "AWS says no more. Without a log group /aws/sagemaker/Endpoints/NAME the container never started, as for want "
-        "of instances: try again, or another --instance-type or region.",
-    ),
+    ("insufficientinstancecapacity", errors.CapacityError, _LACKING),
+    ("unable to provision requested ml compute", errors.CapacityError, _LACKING),
     ("service limit", errors.QuotaError, "QUOTA"),
     ("not subscribed", errors.NotSubscribedError, "`jina-sm subscribe MODEL` subscribes."),
-    ("", errors.EndpointFailedError, "See the log group /aws/sagemaker/Endpoints/NAME; none means it never started."),
+    (
+        "ping health check",
+        errors.HealthCheckError,
+        "Its log says why. Out of memory: take a larger --instance-type. Else deploy again: it may have been slow.",
+    ),
+    ("assume role", errors.RoleError, "The role must trust sagemaker.amazonaws.com."),
+    ("assume the role", errors.RoleError, "The role must trust sagemaker.amazonaws.com."),
+    ("not authorized to perform", errors.RoleError, "Give the execution role that permission, or another --role-arn."),
+    ("access denied", errors.RoleError, "Give the execution role that permission, or another --role-arn."),
+    ("accessdenied", errors.RoleError, "Give the execution role that permission, or another --role-arn."),
+    (
+        "cannotstartcontainer",
+        errors.EndpointFailedError,
+        "Take an instance type that the package supports, with a GPU; if it is one, tell Jina AI.",
+    ),
+    ("download", errors.EndpointFailedError, "Deploy again: what is slow to come is mostly quicker the next time."),
+    ("", errors.EndpointFailedError, "See its log group, /aws/sagemaker/Endpoints/NAME."),
+)
+_NEVER_LAUNCHED = (
+    "It has no log, so its container never launched, which mostly is for want of instances: deploy again, later, in "
+    "another region or with another --instance-type."
 )
 
 
@@ -136,6 +152,7 @@ class Seen(NamedTuple):
     status: str
     config: str
     reason: str
+    created: datetime
 
 
 class ControlPlane:
@@ -155,8 +172,9 @@ class ControlPlane:
         try:
             if self._serves(call):
                 return False
+            params = self._resolved(call)
             with self._translated(call.name):
-                getattr(self._of(call.service), call.operation)(**call.params)
+                getattr(self._of(call.service), call.operation)(**params)
         except NotThereError:
             if not call.operation.startswith(("delete_", "deregister_")):
                 raise
@@ -238,6 +256,20 @@ class ControlPlane:
             paged = self._of(service).get_paginator(operation)
             yield from paged.paginate(**params, PaginationConfig={"PageSize": page_size})
 
+    def _resolved(self, call: Call) -> Mapping[str, Any]:
+        """The parameters, with the ARNs that AWS has chosen where a plan could only say whose. Raises NotYetError."""
+        actions = call.params.get("AlarmActions", ())
+        names = [each.removeprefix(scaling.ARN_OF) for each in actions if each.startswith(scaling.ARN_OF)]
+        if not names:
+            return call.params
+        where = scaling.resource(call.params["Dimensions"][0]["Value"])
+        with self._translated(call.name):
+            said = self._of("application-autoscaling").describe_scaling_policies(PolicyNames=names, **where)
+        arns = [each["PolicyARN"] for each in said["ScalingPolicies"]]
+        if len(arns) < len(names):
+            raise NotYetError(f"scaling policy {', '.join(names)} is not there", target=call.name, region=self.region)
+        return {**call.params, "AlarmActions": arns}
+
     def _of(self, service: str) -> Any:
         return _client(self._aws, service, self.region)
 
@@ -259,6 +291,7 @@ class ControlPlane:
             variants=tuple(each["VariantName"] for each in said.get("ProductionVariants", [])),
             instances=sum(each.get("CurrentInstanceCount", 0) for each in said.get("ProductionVariants", [])),
             reason=said.get("FailureReason", ""),
+            asynchronous="AsyncInferenceConfig" in said,
         )
 
     def seen(self, name: str) -> Seen | None:
@@ -267,7 +300,8 @@ class ControlPlane:
             said = self._described(name)
         except NotThereError:
             return None
-        return Seen(said["EndpointStatus"], said.get("EndpointConfigName", ""), said.get("FailureReason", ""))
+        config = said.get("EndpointConfigName", "")
+        return Seen(said["EndpointStatus"], config, said.get("FailureReason", ""), said["CreationTime"])
 
     def ours(self, *, model: str | None = None, endpoint: str | None = None, logs: bool = False) -> State:
         """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError.
@@ -318,7 +352,13 @@ class ControlPlane:
         targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
         grouped = self.log_groups(prefix) if logs else ()
         kept = tuple(n for n in grouped if (everything or n in bases or n == endpoint) and n not in others)
-        return dataclasses.replace(state, targets=targets, logs=kept)
+        # An alarm says whose it is by its endpoint, not by its model, as a target does.
+        alarms = tuple(
+            each
+            for each in self._alarms(prefix, is_ours)
+            if everything or each.endpoint in bases or each.endpoint == endpoint
+        )
+        return dataclasses.replace(state, targets=targets, logs=kept, alarms=alarms)
 
     def observe(self, endpoint: str) -> State:
         """What a deployment to that endpoint has to know: ours of that name, and the endpoint whoever's it is."""
@@ -340,6 +380,41 @@ class ControlPlane:
         except NotThereError:
             return {}
         return said
+
+    def packages(self, config: str) -> set[str]:
+        """The packages that an endpoint config's models are made from; of one that is gone, none."""
+        found = set()
+        try:
+            with self._translated(config):
+                said = self._sagemaker.describe_endpoint_config(EndpointConfigName=config)
+        except NotThereError:
+            return set()
+        for name in {each["ModelName"] for each in said.get("ProductionVariants", []) if "ModelName" in each}:
+            try:
+                with self._translated(name):
+                    found.add(package_of(self._sagemaker.describe_model(ModelName=name)))
+            except NotThereError:
+                continue
+        return found - {""}
+
+    def instances(self, endpoint: Endpoint) -> dict[str, int]:
+        """How many instances of which type an endpoint has; while it is being made, how many it will have."""
+        said = self._described(endpoint.name)
+        with self._translated(endpoint.config):
+            config = self._sagemaker.describe_endpoint_config(EndpointConfigName=endpoint.config)
+        types = {each["VariantName"]: each.get("InstanceType") for each in config["ProductionVariants"]}
+        key = "DesiredInstanceCount" if said["EndpointStatus"] == "Creating" else "CurrentInstanceCount"
+        found: dict[str, int] = {}
+        for variant in said.get("ProductionVariants", []):
+            if kind := types.get(variant["VariantName"]):
+                found[kind] = found.get(kind, 0) + variant.get(key, 0)
+                continue
+            pools = variant.get("InstancePools", [])
+            for pool in pools:  # tried in turn, so while it is being made the first
+                coming = variant.get(key, 0) if key.startswith("Desired") and pool is pools[0] else 0
+                kind = pool["InstanceType"]
+                found[kind] = found.get(kind, 0) + (coming or pool.get("CurrentInstanceCount", 0))
+        return found
 
     def invoked(self, endpoints: Iterable[Endpoint], since: datetime, until: datetime) -> set[str]:
         """Those that were invoked in that time, by CloudWatch, which counts what reached a container."""
@@ -384,7 +459,17 @@ class ControlPlane:
                             least=each["MinCapacity"],
                             most=each["MaxCapacity"],
                             policies={policy["PolicyName"]: _aim(policy) for policy in said},
+                            arns={policy["PolicyName"]: policy["PolicyARN"] for policy in said},
                         )
+
+    def _alarms(self, prefix: str, wanted: Callable[[Mapping[str, str]], bool]) -> Iterator[scaling.Alarm]:
+        aws = self._of("cloudwatch")
+        with self._translated("alarms"):
+            pages = aws.get_paginator("describe_alarms").paginate(AlarmNamePrefix=prefix, AlarmTypes=["MetricAlarm"])
+            for each in (alarm for page in pages for alarm in page.get("MetricAlarms", [])):
+                name = scaling.alarm_of(each["AlarmName"])
+                if name and wanted(_plain(aws.list_tags_for_resource(ResourceARN=each["AlarmArn"])["Tags"])):
+                    yield scaling.Alarm(endpoint=name, actions=tuple(each.get("AlarmActions", [])))
 
     def _schedules(self, prefix: str, wanted: Callable[[Mapping[str, str]], bool]) -> Iterator[ttl.Schedule]:
         aws = self._of("scheduler")
@@ -411,6 +496,40 @@ class ControlPlane:
             pages = self._of("logs").get_paginator("describe_log_groups").paginate(logGroupNamePrefix=LOGS + prefix)
             for page in pages:
                 yield from (each["logGroupName"].removeprefix(LOGS) for each in page["logGroups"])
+
+    def explain(self, error: errors.DeployError, endpoint: str, since: datetime) -> None:
+        """Says in the error what the log of an endpoint that failed ends with. Never raises.
+
+        Of the instances that there have been since then, alone: what others wrote is about other things, and may hold
+        what they were asked.
+        """
+        error.log_group = LOGS + endpoint
+        try:
+            with self._translated(endpoint):
+                tail = self._log_tail(error.log_group, since)
+            error.launched, error.log_tail = tail is not None, tail or ()
+        except NotThereError:
+            error.launched = False
+        except errors.JinaSMError as unknown:
+            error.log_tail = (f"its log could not be read: {unknown.message}",)
+        if error.launched is False and type(error) is errors.EndpointFailedError:
+            error.cure = _NEVER_LAUNCHED
+
+    def _log_tail(self, group: str, since: datetime) -> tuple[str, ...] | None:
+        """None: no instance has written since then; the group is of an endpoint before this one."""
+        logs, began = self._of("logs"), int(since.timestamp() * 1000)
+        asked = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True, "limit": _STREAMS}
+        streams = logs.describe_log_streams(**asked)["logStreams"]
+        new = [each["logStreamName"] for each in streams if each.get("creationTime", 0) >= began]
+        if not new:
+            return None
+        found = []
+        for name in new:
+            found += logs.get_log_events(logGroupName=group, logStreamName=name, limit=_LINES, startTime=began)[
+                "events"
+            ]
+        last = sorted(found, key=lambda event: int(event["timestamp"]))[-_LINES:]
+        return tuple(_printable(event["message"]) for event in last)
 
     def listed(self, operation: str, key: str, prefix: str) -> Iterator[dict[str, Any]]:
         """All that SageMaker lists of a kind, whoever's, whose name begins so."""
@@ -540,7 +659,14 @@ def _aim(policy: Mapping[str, Any]) -> float | None:
     """The load that a policy of our kind aims at; None: it is of another kind."""
     tracking = policy.get("TargetTrackingScalingPolicyConfiguration", {})
     metric = tracking.get("PredefinedMetricSpecification", {}).get("PredefinedMetricType")
-    return float(tracking["TargetValue"]) if metric == scaling.METRIC else None
+    queue = tracking.get("CustomizedMetricSpecification", {}).get("MetricName")
+    return float(tracking["TargetValue"]) if metric == scaling.METRIC or queue == scaling.BACKLOG else None
+
+
+def _printable(message: str) -> str:
+    """A line of a log, without what would move the cursor of whoever reads it."""
+    said = line("".join(each if each.isprintable() else " " for each in message))
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 
 def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
@@ -549,7 +675,7 @@ def _trusts_sagemaker(role: Mapping[str, Any]) -> bool:
 
 def failure(reason: str, *, target: str, region: str) -> errors.DeployError:
     """Why an endpoint came up Failed, by AWS's own words."""
-    kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason)
+    kind, cure = next((kind, cure) for words, kind, cure in FAILURES if words in reason.lower())
     cure = over_quota(reason, region) if cure == "QUOTA" else cure.replace("NAME", target)
     return kind(reason.rstrip(".") or "no reason given", cure=cure, target=target, region=region)
 

@@ -118,7 +118,12 @@ model = "jina-embeddings-v3"                # `jina-sm models` lists them
 # [models.autoscaling]
 # min = 1
 # max = 4
-# target = 5                                # requests at once on each instance
+# target = 5                                # requests at once on each instance; asynchronous, waiting for each
+
+# [models.async_inference]                  # not verified for Marketplace packages; autoscaling.min may be 0 then
+# s3_output = "s3://my-bucket-{region}/results"    # the execution role must be able to write there
+# max_concurrent = 6                        # requests that an instance has at once
+# error_topic = "arn:aws:sns:{region}:123456789012:search-failures"
 
 # [[models]]
 # model = "jina-reranker-v2-base-multilingual"

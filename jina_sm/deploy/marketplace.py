@@ -7,8 +7,9 @@ whether the account is subscribed is yes, no, or an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,8 +21,12 @@ from jina_sm.clock import Clock
 from jina_sm.transport.session import auth_error, client, translated
 
 REGION = "us-east-1"
+RESOURCE = "MachineLearningProduct"
 CONSOLE = "https://aws.amazon.com/marketplace/pp/"
+MANAGED = "https://console.aws.amazon.com/marketplace/home#/subscriptions"
 ENTITLEMENT_WAIT_S = 900.0
+_LOOKS, _LOOK_S = 3, 2.0  # after an answer that got lost: what it was about is seen a moment later
+_AT_ONCE = 8  # look-ups side by side
 
 # AWS's reasons, and what to do about each.
 CURES: Mapping[str, str] = {
@@ -30,7 +35,19 @@ CURES: Mapping[str, str] = {
     "UNSUPPORTED_ACCOUNT_PLAN": "Free-plan accounts cannot subscribe; upgrade the account.",
     "FAILED_KYC_COMPLIANCE": "Complete the account's identity check in the Billing console.",
     "MISSING_MFA": "Sign in with multi-factor authentication.",
+    "INVALID_ACCOUNT_STATE": "The account must be active and out of any suspension: see the Billing console.",
     "INVALID_PAYMENT_INSTRUMENT": "Put a valid payment method on the account.",
+    "INCOMPATIBLE_CURRENCY": "Put a payment method in the offer's currency on the account.",
+    "ACCOUNT_SUSPENDED": "The account is suspended: settle its bill, or ask AWS Support.",
+    "PRODUCT_RESTRICTED": "The seller restricts who may buy it: ask Jina AI, or AWS Support.",
+    "PENDING_APPROVAL_AGREEMENT_REQUEST": "A request for it waits for your organisation; run this again after that.",
+    "REJECTED_BY_AGREEMENT_APPROVAL_POLICY": "Your organisation refuses it: ask whoever approves what it buys.",
+    "DUPLICATE_AGREEMENT_IN_ORGANIZATION": "Another account of your organisation has it; where that shares its "
+    "licence, deploy with --shared-licence.",
+    "EXPIRED_AGREEMENT_PROPOSAL": "The offer has changed meanwhile: run this again.",
+    "SUPERSEDED_AGREEMENT_PROPOSAL": "The offer has changed meanwhile: run this again.",
+    "MISSING_PURCHASE_ORDER_REFERENCE": "Your organisation asks for a purchase order: subscribe in the console.",
+    "FUTURE_START_DATE": "It begins at a later date: run this again then.",
 }
 
 
@@ -52,11 +69,24 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """A subscription. ``new``: made just now."""
+    """A subscription. ``new``: made just now. ``trial``: and its free trial was granted."""
 
     agreement_id: str
     model: str
     new: bool
+    since: datetime | None = None
+    status: str = "ACTIVE"
+    product_id: str | None = None
+    trial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscription:
+    """An active agreement, and its price in USD an instance-hour by type; ``price``: why that is unknown."""
+
+    agreement: Agreement
+    hourly: Mapping[str, Decimal]
+    price: str = ""
 
 
 class Marketplace:
@@ -109,19 +139,58 @@ class Marketplace:
 
         An account can also be entitled by another's grant, so only CreateModel knows for sure.
         """
-        # Other combinations of filters are refused, so the type of resource is not asked for.
-        asked = {
-            "PartyType": "Acceptor",
-            "AgreementType": "PurchaseAgreement",
-            "ResourceIdentifier": product_id,
-            "Status": "ACTIVE",
-        }
-        filters = [{"name": name, "values": [value]} for name, value in asked.items()]
+        return next(iter(self.all_agreements(model, product_id)), None)
+
+    def all_agreements(self, model: Model, product_id: str) -> list[Agreement]:
+        """Every active one: what is paid by use and what is paid by contract are two."""
         with _translated(model):
-            said = self._agreements.search_agreements(catalog="AWSMarketplace", filters=filters, maxResults=50)
-        for found in said.get("agreementViewSummaries", []):
-            return Agreement(agreement_id=found["agreementId"], model=model.key, new=False)
-        return None
+            found = self._search({"ResourceIdentifier": product_id})
+            return [_agreement(each, model.key, product_id) for each in found]
+
+    def subscriptions(self, models: Iterable[Model]) -> tuple[list[Subscription], list[Agreement]]:
+        """The account's active agreements for those models, and those for other machine-learning products.
+
+        Of a model without a listing in the catalogue nothing can tell which product it is. Raises DeployError.
+        """
+        # Asked for by status alone, since AWS refuses that beside the type of resource.
+        with _translated(None):
+            found = [
+                (product, summary)
+                for summary in self._search({})
+                for product in summary.get("proposalSummary", {}).get("resources", [])
+            ]
+        if not found:
+            return [], []
+        keys = self._products(models)
+        ours, others = [], []
+        for product, summary in found:
+            if key := keys.get(product["id"]):
+                ours.append(_agreement(summary, key, product["id"]))
+            elif product.get("type") == RESOURCE:
+                others.append(_agreement(summary, "", product["id"]))
+        with ThreadPoolExecutor(_AT_ONCE) as beside:
+            return list(beside.map(self.subscription, ours)), others
+
+    def cancel(self, model: Model, agreement: Agreement) -> None:
+        """Ends a subscription. Raises DeployError with AWS's reason: not every agreement can be ended so."""
+        try:
+            with _translated(model):
+                self._agreements.cancel_agreement(agreementId=agreement.agreement_id)
+        except errors.JinaSMError as error:
+            # The answer may have got lost after it was done, and another run may have been quicker.
+            if not isinstance(error, errors.AuthError) and self._ended(model, agreement):
+                return
+            error.target = f"{model.key}, {agreement.agreement_id}"
+            error.cure = error.cure or f"What AWS does not cancel so, {MANAGED} may."
+            raise
+
+    def _ended(self, model: Model, agreement: Agreement) -> bool:
+        try:
+            with _translated(model):
+                said = self._agreements.describe_agreement(agreementId=agreement.agreement_id)
+        except errors.JinaSMError:  # then it is the first error that tells
+            return False
+        return str(said.get("status")) in ("CANCELLED", "TERMINATED")
 
     def subscribe(self, model: Model, offer: Offer, *, clock: Clock) -> Agreement:
         """Accepts the offer and waits until the account is entitled. Raises DeployError.
@@ -129,36 +198,60 @@ class Marketplace:
         Refused, and nothing is bought, when accepting would charge anything at once: usage-priced offers quote zero.
         An error after the acceptance says so.
         """
-        quote = self._quote(model, offer)
-        if quote.get("approvalRequirement") == "REQUIRED":
-            raise errors.DeployError(
-                f"your organisation must approve the subscription to {model.key} first",
-                cure=f"Ask for approval at {offer.url}, then run this again.",
-            )
-        charges = quote.get("chargeSummary", {}).get("expectedCharges")
-        at_once = [c for c in charges or () if c.get("timing") in ("ON_ACCEPTANCE", "SCHEDULED")]
-        if charges is None or any(Decimal(charge["amount"]) > 0 for charge in at_once):
-            due = ", ".join(str(charge["amount"]) for charge in at_once) or "an unknown amount"
-            currency = quote.get("chargeSummary", {}).get("currencyCode", "")
-            raise errors.DeployError(
-                f"accepting the offer of {model.key} would charge {due} {currency}".rstrip() + " at once",
-                cure=f"Subscribe in the console if you mean it: {offer.url}",
-            )
+        try:
+            quote, trial = self._quote(model, offer)
+        except errors.DeployError as error:  # another run has been quicker
+            if error.code == "ConflictException" and (there := self.agreement(model, offer.product_id)):
+                return self.entitled(model, there, clock=clock)
+            raise
+        _check_approval(model, offer, quote)
+        _check_charges(model, offer, quote)
         try:
             with _translated(model):
                 said = self._agreements.accept_agreement_request(agreementRequestId=quote["agreementRequestId"])
-        except errors.JinaSMError:
-            # The answer may have got lost after the purchase was made.
-            if accepted := self.agreement(model, offer.product_id):
-                return accepted
-            raise
-        self._wait_for_entitlement(model, said["agreementId"], clock)
-        return Agreement(agreement_id=said["agreementId"], model=model.key, new=True)
+            if not (agreement_id := said.get("agreementId")):  # an answer cut short is read as an empty one
+                raise errors.DeployError(f"whether {model.key} is subscribed to was not answered", cure="Run it again.")
+        except errors.JinaSMError as error:
+            # Where AWS has not said no, the answer may have got lost after the purchase was made.
+            accepted = self._accepted(model, offer.product_id, looks=1 if error.code else _LOOKS, clock=clock)
+            if accepted is None:
+                raise
+            agreement_id = accepted.agreement_id
+        made = Agreement(agreement_id=agreement_id, model=model.key, new=True, product_id=offer.product_id, trial=trial)
+        self._wait_for_entitlement(model, agreement_id, clock)
+        return made
 
-    def _quote(self, model: Model, offer: Offer) -> dict[str, Any]:
-        """A request for the agreement, which buys nothing. A free trial is granted once, and then asked for no more."""
+    def entitled(self, model: Model, agreement: Agreement, *, clock: Clock) -> Agreement:
+        """The same, once it entitles. Raises DeployError where it never will; who may not ask is told nothing."""
+        with suppress(errors.AuthError):
+            if any(each["status"] != "DEPROVISIONED" for each in self._entitlements(model, agreement.agreement_id)):
+                self._wait_for_entitlement(model, agreement.agreement_id, clock)
+        return agreement
+
+    def _entitlements(self, model: Model, agreement_id: str) -> list[dict[str, Any]]:
+        with _translated(model):
+            said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
+        return list(said.get("agreementEntitlements", []))
+
+    def _accepted(self, model: Model, product_id: str, *, looks: int, clock: Clock) -> Agreement | None:
+        """The agreement that an acceptance without an answer may have made."""
+        for look in range(looks):
+            if look:
+                clock.sleep(_LOOK_S)
+            try:
+                if found := self.agreement(model, product_id):
+                    return found
+            except errors.JinaSMError:
+                continue
+        return None
+
+    def _quote(self, model: Model, offer: Offer) -> tuple[dict[str, Any], bool]:
+        """A request for the agreement, which buys nothing, and whether it has the free trial.
+
+        That is granted once, and where it is refused the rest is asked for without it.
+        """
         wanted = [offer.terms]
-        if offer.free_trial:
+        if offer.trial_term:
             wanted.append(tuple(term for term in offer.terms if term != offer.trial_term))
         for last, terms in enumerate(wanted, 1):
             try:
@@ -168,7 +261,7 @@ class Marketplace:
                         agreementProposalIdentifier=offer.proposal_id,
                         requestedTerms=[{"id": term} for term in terms],
                     )
-                return quote
+                return quote, offer.trial_term in terms
             except errors.DeployError as error:
                 if last == len(wanted) or error.code != "ValidationException":
                     raise
@@ -177,15 +270,16 @@ class Marketplace:
     def _wait_for_entitlement(self, model: Model, agreement_id: str, clock: Clock) -> None:
         began, pause_s = clock.now(), 2.0
         while True:
-            with _translated(model):
-                said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
-            found = said.get("agreementEntitlements", [])
+            found = self._entitlements(model, agreement_id)
             for entitlement in found:
-                if entitlement["status"] == "FAILED":
-                    reason = entitlement.get("statusReasonCode", "")
+                reason = entitlement.get("statusReasonCode", "")
+                if entitlement["status"] == "FAILED" or reason == "FUTURE_START_DATE":
+                    kind = "and failed" if entitlement["status"] == "FAILED" else "but not yet active"
                     raise errors.DeployError(
-                        f"the subscription to {model.key} is accepted ({agreement_id}) and failed: {reason}",
-                        cure=CURES.get(reason, CONSOLE),
+                        f"the subscription to {model.key} is accepted ({agreement_id}) {kind}: {reason}",
+                        cure=CURES.get(
+                            reason, f"{MANAGED} may say more; `jina-sm unsubscribe {model.key}` cancels it."
+                        ),
                     )
             if found and all(entitlement["status"] == "PROVISIONED" for entitlement in found):
                 return
@@ -196,6 +290,48 @@ class Marketplace:
                 )
             clock.sleep(pause_s)
             pause_s = min(60.0, pause_s * 2)
+
+    def _search(self, about: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """The active agreements that the account has accepted. Other combinations of filters are refused."""
+        asked = {"PartyType": "Acceptor", "AgreementType": "PurchaseAgreement", **about, "Status": "ACTIVE"}
+        filters = [{"name": name, "values": [value]} for name, value in asked.items()]
+        pages = self._agreements.get_paginator("search_agreements").paginate(
+            catalog="AWSMarketplace", filters=filters, PaginationConfig={"PageSize": 50}
+        )
+        for each in pages:
+            yield from each.get("agreementViewSummaries", [])
+
+    def _products(self, models: Iterable[Model]) -> dict[str, str]:
+        """The models' keys by the ids of their products, as far as they are listed."""
+
+        def of(model: Model) -> str | None:
+            try:
+                return self.product_id(model)
+            except errors.AuthError:
+                raise
+            except errors.DeployError as error:
+                if error.code in ("ResourceNotFoundException", None):  # off the Marketplace, or no product
+                    return None
+                raise
+
+        listed = [model for model in models if model.listing]
+        with ThreadPoolExecutor(_AT_ONCE) as beside:
+            found = zip(beside.map(of, listed), listed, strict=True)
+            return {product: model.key for product, model in found if product}
+
+    def subscription(self, agreement: Agreement) -> Subscription:
+        """With the price by the terms that were accepted, which need not be the public offer's."""
+        hourly: dict[str, Decimal] = {}
+        try:
+            with _translated(None):
+                pages = self._agreements.get_paginator("get_agreement_terms").paginate(
+                    agreementId=agreement.agreement_id
+                )
+                for term in (term for each in pages for term in each["acceptedTerms"]):
+                    hourly |= dict(_real_time_prices(term.get("usageBasedPricingTerm", {})))
+        except errors.JinaSMError as error:  # an unknown price is said to be
+            return Subscription(agreement=agreement, hourly={}, price=error.message)
+        return Subscription(agreement=agreement, hourly=hourly, price="" if hourly else "not paid by the hour")
 
     def _product(self, model: Model) -> dict[str, Any]:
         if model.listing is None:
@@ -227,6 +363,47 @@ class Marketplace:
         return None
 
 
+def _agreement(summary: Mapping[str, Any], model: str, product_id: str) -> Agreement:
+    return Agreement(
+        agreement_id=summary["agreementId"],
+        model=model,
+        new=False,
+        since=summary.get("startTime") or summary.get("acceptanceTime"),
+        status=summary.get("status", "ACTIVE"),
+        product_id=product_id,
+    )
+
+
+def _check_approval(model: Model, offer: Offer, quote: Mapping[str, Any]) -> None:
+    if quote.get("approvalRequirement") == "REQUIRED" and quote.get("status") != "APPROVED":
+        raise errors.DeployError(
+            f"your organisation must approve the subscription to {model.key} first",
+            cure=f"Ask for approval at {offer.url}, then run this again. The request is {quote['agreementRequestId']}.",
+        )
+
+
+def _check_charges(model: Model, offer: Offer, quote: Mapping[str, Any]) -> None:
+    """Refuses what would be charged now or on a set date; a usage-priced offer quotes nothing before there is use."""
+    summary = quote.get("chargeSummary", {})
+    charges = summary.get("expectedCharges")
+    fixed = [charge["amount"] for charge in charges or () if charge.get("timing") != "BILLING_PERIOD"]
+    if charges is None or any(_usd(amount) > 0 for amount in fixed):
+        due = ", ".join(str(amount) for amount in fixed) or "an unknown amount"
+        raise errors.DeployError(
+            f"accepting the offer of {model.key} would charge {due} {summary.get('currencyCode', '')}".rstrip()
+            + " at once",
+            cure=f"Subscribe in the console if you mean it: {offer.url}",
+        )
+
+
+def _usd(amount: str) -> Decimal:
+    """What cannot be read is too much."""
+    try:
+        return Decimal(amount)
+    except ArithmeticError:
+        return Decimal("Infinity")
+
+
 def _real_time_prices(term: Mapping[str, Any]) -> Iterator[tuple[str, Decimal]]:
     """(instance type, USD an hour): a dimension is spelled ``ml.g5.xlarge.m.i.r`` for real-time inference."""
     for card in term.get("rateCards", []):
@@ -237,7 +414,7 @@ def _real_time_prices(term: Mapping[str, Any]) -> Iterator[tuple[str, Decimal]]:
 
 
 @contextmanager
-def _translated(model: Model) -> Iterator[None]:
+def _translated(model: Model | None) -> Iterator[None]:
     import botocore.exceptions
 
     with translated(region=REGION):
@@ -247,14 +424,14 @@ def _translated(model: Model) -> Iterator[None]:
             raise meaning(error.response, model) from None
 
 
-def meaning(answer: Mapping[str, Any], model: Model) -> errors.JinaSMError:
+def meaning(answer: Mapping[str, Any], model: Model | None) -> errors.JinaSMError:
     """A ClientError's response as one of ours; AWS's ``reason`` lies beside Error, or in it."""
     code, said = answer["Error"].get("Code", ""), answer["Error"].get("Message") or "no reason given"
     reason = answer.get("reason") or answer["Error"].get("reason") or ""
-    cure = CURES.get(reason)
-    if cure is None and (refused := auth_error(code, said, region=REGION, target=model.key)):
+    cure, target = CURES.get(reason), model.key if model else None
+    if cure is None and (refused := auth_error(code, said, region=REGION, target=target)):
         return refused
-    facts: dict[str, Any] = {"code": code, "target": model.key, "region": REGION}
+    facts: dict[str, Any] = {"code": code, "target": target, "region": REGION}
     return errors.DeployError(
         f"AWS Marketplace: {said}".rstrip(".") + (f" [{reason}]" if reason else ""), cure=cure, **facts
     )

@@ -167,6 +167,7 @@ def _left(region: str, part: State) -> Iterator[Orphan]:
     """What is left of ours where the endpoint is gone."""
     kinds: list[tuple[str, str, Sequence[Step]]] = [
         *(("scaling target", each.endpoint, scaling.removal(each)) for each in part.targets),
+        *(("alarm", each.name, scaling.removal(None, each)) for each in part.alarms),
         *(("schedule", each.endpoint, ttl.removal(each)) for each in part.schedules),
         *(("config", name, plans.teardown(State(configs=(name,)))) for name in part.configs),
         *(("model", name, plans.teardown(State(models=(name,)))) for name in part.models),
@@ -235,7 +236,8 @@ def _jinas(known: catalog.Catalog, made_of: Mapping[str, Any]) -> str:
 def _idle(control: ControlPlane, endpoints: Sequence[Endpoint], idle_s: int, until: datetime) -> set[str]:
     """Those that are old enough and were not invoked."""
     since = until - timedelta(seconds=idle_s)
-    old = [endpoint for endpoint in endpoints if endpoint.created <= since]
+    # What waits in a queue is counted by other metrics, and is not called idle for want of these.
+    old = [endpoint for endpoint in endpoints if endpoint.created <= since and not endpoint.asynchronous]
     return {endpoint.name for endpoint in old} - (control.invoked(old, since, until) if old else set())
 
 

@@ -18,7 +18,8 @@ import orjson
 
 from jina_sm.deploy import scaling as autoscaling
 from jina_sm.deploy import ttl
-from jina_sm.deploy.scaling import Scaling, Target
+from jina_sm.deploy.asynchronous import Asynchronous, described
+from jina_sm.deploy.scaling import Alarm, Scaling, Target
 from jina_sm.deploy.steps import (
     ENDPOINT_TAG,
     GONE,
@@ -81,6 +82,7 @@ class Endpoint:
     created: datetime
     instances: int = 0
     reason: str = ""
+    asynchronous: bool = False
     variants: tuple[str, ...] = ()
     pending: str = ""
 
@@ -116,13 +118,15 @@ class State:
     targets: tuple[Target, ...] = ()
     schedules: tuple[Schedule, ...] = ()
     logs: tuple[str, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
     known: Mapping[str, Config] = field(default_factory=lambda: MappingProxyType({}))
     serving: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     foreign: frozenset[str] = frozenset()
 
     @property
     def empty(self) -> bool:
-        return not any((self.endpoints, self.configs, self.models, self.targets, self.schedules, self.logs))
+        there = (self.endpoints, self.configs, self.models, self.targets, self.schedules, self.logs, self.alarms)
+        return not any(there)
 
     @property
     def paused(self) -> tuple[str, ...]:
@@ -140,6 +144,7 @@ class State:
             targets=tuple(each for each in self.targets if each.endpoint == base),
             schedules=tuple(each for each in self.schedules if each.endpoint == base),
             logs=tuple(name for name in self.logs if name == base),
+            alarms=tuple(each for each in self.alarms if each.endpoint == base),
             known={name: each for name, each in self.known.items() if _base(name) == base},
         )
 
@@ -150,6 +155,7 @@ class State:
             *(_base(name) for name in (*self.configs, *self.models)),
             *(target.endpoint for target in self.targets),
             *(schedule.endpoint for schedule in self.schedules),
+            *(alarm.endpoint for alarm in self.alarms),
             *self.logs,
         ]
         parts = [self.of(base) for base in dict.fromkeys(bases)]
@@ -174,6 +180,7 @@ class Desired:
     kms_key: str | None = None
     scaling: Scaling | None = None
     ttl: Ttl | None = None
+    asynchronous: Asynchronous | None = None
 
     @property
     def all_tags(self) -> list[dict[str, str]]:
@@ -206,6 +213,8 @@ class Desired:
         params: dict[str, Any] = {"ProductionVariants": [variant]}
         if self.kms_key:
             params["KmsKeyId"] = self.kms_key
+        if self.asynchronous:
+            params["AsyncInferenceConfig"] = self.asynchronous.config
         return {"EndpointConfigName": _named(self.endpoint, params), **params, "Tags": self.all_tags}
 
     @property
@@ -230,25 +239,26 @@ def deployment(desired: Desired, state: State) -> list[Step]:
     if config["EndpointConfigName"] not in state.configs:
         steps.append(Call("create_endpoint_config", config))
     target = next((each for each in state.targets if each.endpoint == name), None)
+    alarm = next((each for each in state.alarms if each.endpoint == name), None)
     schedule = next((each for each in state.schedules if each.endpoint == name), None)
     if desired.ttl:  # before what it guards, so that nothing is ever billed without it
         tags = {tag["Key"]: tag["Value"] for tag in desired.all_tags}
         steps += ttl.set_to(name, desired.ttl, schedule, tags, anew=there is None)
     if there is None:
-        steps += autoscaling.removal(target)  # of an endpoint before this one
-        target = None
+        steps += autoscaling.removal(target, alarm)  # of an endpoint before this one
+        target = alarm = None
         steps += [Call("create_endpoint", desired.endpoint_params), Wait(name, IN_SERVICE)]
     elif there.pending == config["EndpointConfigName"]:  # an earlier run has asked for it
         steps[steps.index(Wait(name, IN_SERVICE))] = Wait(name, IN_SERVICE, there.pending)
     elif (there.pending or there.config) != config["EndpointConfigName"]:
         update: dict[str, Any] = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
         if target:  # AWS changes the instance type of no endpoint that is scaled
-            steps += autoscaling.removal(target)
-            target = None
+            steps += autoscaling.removal(target, alarm)
+            target = alarm = None
             if desired.scaling:
                 update["RetainAllVariantProperties"] = True  # as many instances as the load had it have
         steps += [Call("update_endpoint", update), Wait(name, IN_SERVICE, config["EndpointConfigName"])]
-    steps += autoscaling.set_to(name, desired.scaling, target)
+    steps += autoscaling.set_to(name, desired.scaling, target, alarm)
     if schedule and not desired.ttl:
         steps += ttl.removal(schedule)
     if (kept := state.known.get(config["EndpointConfigName"])) and kept.pauses:
@@ -324,18 +334,18 @@ def resume(state: State) -> list[Step]:
     if there and there.status in ("Failed", "Deleting"):
         steps.append(Wait(endpoint, GONE))
         there = None
-    target = next(iter(state.targets), None)
+    target, alarm = next(iter(state.targets), None), next(iter(state.alarms), None)
     scaled = Scaling.read(config.tags.get(PAUSED_TAG, "")) or (target.scaling if target else None)
     if there is None:
-        steps += autoscaling.removal(target)  # of the endpoint that has gone
-        target = None
+        steps += autoscaling.removal(target, alarm)  # of the endpoint that has gone
+        target = alarm = None
         tags = {key: value for key, value in config.tags.items() if key != PAUSED_TAG}
         params = {"EndpointName": endpoint, "EndpointConfigName": name, "Tags": tag_list(tags)}
         steps += [Call("create_endpoint", params), Wait(endpoint, IN_SERVICE)]
     elif there.status not in SETTLED:
         steps.append(Wait(endpoint, IN_SERVICE))
     if scaled:
-        steps += autoscaling.set_to(endpoint, scaled, target)
+        steps += autoscaling.set_to(endpoint, scaled, target, alarm)
     return [*steps, _unpaused(config)] if config.pauses else steps
 
 
@@ -401,6 +411,8 @@ def _without_endpoints(state: State) -> list[Step]:
             steps.append(Wait(endpoint.name, SETTLED | GONE))
     for target in state.targets:
         steps += autoscaling.removal(target)
+    for alarm in state.alarms:
+        steps += autoscaling.removal(None, alarm)
     steps += [_delete("endpoint", endpoint.name) for endpoint in state.endpoints if endpoint.status != "Deleting"]
     steps += [Wait(endpoint.name, GONE) for endpoint in state.endpoints]
     for schedule in state.schedules:
@@ -421,6 +433,7 @@ def _facts(made_of: Mapping[str, Any], scaling: Scaling | None, ttl_s: int | Non
         "security groups": ", ".join(vpc.get("SecurityGroupIds", ())),
         "KMS key": made_of.get("KmsKeyId"),
         "autoscaling": scaling,
+        "asynchronous": described(made_of.get("AsyncInferenceConfig", {})),
         "ttl": ttl_s and f"{ttl_s} s",
     }
     return {name: str(value or "none") for name, value in facts.items()}

@@ -21,11 +21,13 @@ from jina_sm.clock import Clock
 from jina_sm.deploy import facts, scaling
 from jina_sm.deploy import plan as plans
 from jina_sm.deploy import preflight as judgement
+from jina_sm.deploy.asynchronous import Asynchronous
 from jina_sm.deploy.aws import (
     BusyError,
     ControlPlane,
     NotThereError,
     NotYetError,
+    Seen,
     disabled,
     execution_role,
     failure,
@@ -38,9 +40,10 @@ from jina_sm.deploy.plan import Call, Desired, Endpoint, State, Step, Wait
 from jina_sm.deploy.preflight import Check, Need, Room
 from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.scaling import Scaling
-from jina_sm.deploy.spec import Spec, checked
+from jina_sm.deploy.spec import Spec, checked, filled
 from jina_sm.deploy.ttl import Ttl
 from jina_sm.errors import DeployError, EndpointFailedError, JinaSMError, NotSubscribedError, PartialError
+from jina_sm.fleet import Fleet
 from jina_sm.transport.session import session as default_session
 
 WAIT_S = 3600.0
@@ -48,6 +51,7 @@ WAIT_S = 3600.0
 
 _FIRST_POLL_S, _SLOWEST_POLL_S = 1.0, 15.0  # AWS throttles who polls every 5 s; an endpoint takes minutes
 _POLLS_LOST = 5
+_SKEW_S = 5.0  # between two of AWS's clocks, or ours and theirs
 _SEEN_S, _SEEN_POLL_S = 60.0, 5.0  # until all of AWS sees a new role
 
 _Result = TypeVar("_Result")
@@ -56,11 +60,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """What a run tells: a step taken or begun, or the status that is waited on."""
+    """What a run tells: a step taken or begun, or the status that is waited on.
+
+    ``before``: the status that this one has followed, which lasted ``seconds``.
+    """
 
     region: str
     step: Step
     status: str | None = None
+    before: str | None = None
+    seconds: float = 0.0
 
 
 Listener = Callable[[Event], None]
@@ -155,7 +164,9 @@ def subscribe(
     """
     market, row = Marketplace(session or default_session()), (known or catalog.load()).model(model)
     offer = offer or market.offer(row)
-    return market.agreement(row, offer.product_id) or market.subscribe(row, offer, clock=clock)
+    if there := market.agreement(row, offer.product_id):
+        return market.entitled(row, there, clock=clock)
+    return market.subscribe(row, offer, clock=clock)
 
 
 def plan(
@@ -240,8 +251,9 @@ def desired_in(spec: Spec, region: str, *, role_arn: str, known: catalog.Catalog
         subnets=spec.vpc[region].subnets if region in spec.vpc else (),
         security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
         kms_key=spec.kms_key,
-        scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
+        scaling=_scaling(spec),
         ttl=ttl,
+        asynchronous=_asynchronous(spec, region),
     )
 
 
@@ -288,11 +300,13 @@ def deploy(
     known: catalog.Catalog | None = None,
     on_event: Listener | None = None,
     clock: Clock = Clock(),  # noqa: B008
-) -> dict[str, Endpoint]:
+) -> Fleet[Endpoint]:
     """The endpoints, in service, by region. A second run finds nothing to do; an interrupted one goes on.
 
-    >>> deploy(Spec(model="jina-embeddings-v3", regions=("us-east-1",)))["us-east-1"].status
+    >>> fleet = deploy(Spec(model="jina-embeddings-v3", regions=("us-east-1",)))
+    >>> fleet["us-east-1"].status
     'InService'
+    >>> fleet.client().embed(["a text"])
 
     A region that fails is rolled back. Raises its error; with several regions, PartialError, and the others stand.
     """
@@ -304,7 +318,7 @@ def deploy(
 
     done, failed = side_by_side(agreed.regions, in_region)
     raise_if(failed, done, f"deploying {agreed.spec.model} failed")
-    return done
+    return Fleet(agreed.spec.model, done)
 
 
 def deploy_all(
@@ -313,7 +327,7 @@ def deploy_all(
     session: Any = None,
     on_event: Listener | None = None,
     clock: Clock = Clock(),  # noqa: B008
-) -> dict[str, dict[str, Endpoint]]:
+) -> dict[str, Fleet[Endpoint]]:
     """Several plans side by side; the endpoints by name and region. What is told says REGION NAME for the region.
 
     A region of one that fails is rolled back, and all else stands. Raises its error, or PartialError.
@@ -334,9 +348,12 @@ def deploy_all(
     done, failed = side_by_side(places, at)
     raise_if(failed, done, "deploying failed")
     endpoints: dict[str, dict[str, Endpoint]] = {}
+    models: dict[str, str] = {}
     for label, endpoint in done.items():
-        endpoints.setdefault(endpoint.name, {})[places[label].desired.region] = endpoint
-    return endpoints
+        desired = places[label].desired
+        endpoints.setdefault(endpoint.name, {})[desired.region] = endpoint
+        models[endpoint.name] = desired.model
+    return {name: Fleet(models[name], there) for name, there in endpoints.items()}
 
 
 def place(there: RegionPlan) -> str:
@@ -391,6 +408,31 @@ def status(
     return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed), role=left)
 
 
+def fleet(
+    model: str,
+    *,
+    name: str | None = None,
+    regions: Sequence[str] | None = None,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+) -> Fleet[Endpoint]:
+    """What is there of a model, as ``deploy`` would return it: in the regions given, home first, or in all.
+
+    ``name``: the deployment's, if it was given one. Raises PartialError where a region could not be looked at.
+    """
+    known = known or catalog.load()
+    wanted = catalog.endpoint_name(known.model(model), name)
+    inventory = status(model=model, regions=regions, session=session, known=known)
+    raise_if(inventory.failed, inventory.found, f"{wanted} could not be looked for everywhere", several=True)
+    there = {
+        region: endpoint
+        for region, found in inventory.found.items()
+        for endpoint in found.state.endpoints
+        if endpoint.name == wanted
+    }
+    return Fleet(known.model(model).key, there)
+
+
 def teardown(
     *,
     model: str | None = None,
@@ -429,6 +471,7 @@ def teardown(
             names = [*(each.name for each in left.endpoints), *left.configs, *left.models]
             names += [f"autoscaling of {each.endpoint}" for each in left.targets]
             names += [f"schedule {each.endpoint}" for each in left.schedules]
+            names += [f"alarm {each.name}" for each in left.alarms]
             names += [f"log group {plans.LOGS}{name}" for name in left.logs]
             raise DeployError(f"still there: {', '.join(names)}", cure="Run teardown again.", region=region)
         return left
@@ -487,6 +530,28 @@ def side_by_side(
     return {r: done[r] for r in order if r in done}, {r: failed[r] for r in order if r in failed}
 
 
+def _scaling(spec: Spec) -> Scaling | None:
+    wanted, queued = spec.autoscaling, spec.async_inference is not None
+    if wanted is None:
+        return None
+    return Scaling(least=wanted.min, most=wanted.max, target=wanted.target, asynchronous=queued)
+
+
+def _asynchronous(spec: Spec, region: str) -> Asynchronous | None:
+    wanted = spec.async_inference
+    if wanted is None:
+        return None
+    places = (wanted.s3_output, wanted.s3_failure, wanted.success_topic, wanted.error_topic)
+    output, failure_place, success, failed = (each and filled(each, region) for each in places)
+    return Asynchronous(
+        output=output or "",
+        at_once=wanted.max_concurrent,
+        failure=failure_place,
+        success_topic=success,
+        error_topic=failed,
+    )
+
+
 def _licence(aws: Any, known: catalog.Catalog, model: catalog.Model, instance_type: str) -> tuple[bool | None, Price]:
     """Whether the account is subscribed (None: could not be found out), and the software's price."""
     try:
@@ -499,6 +564,30 @@ def _licence(aws: Any, known: catalog.Catalog, model: catalog.Model, instance_ty
         published = Decimal(known.prices.software) if model.key == "jina-embeddings-v3" else None
         source = f"published {known.prices.date} (Marketplace: {error.message})" if published else error.message
         return None, Price(published, source)
+
+
+class _Course:
+    """The statuses that an endpoint goes through, and how long each lasts."""
+
+    def __init__(self) -> None:
+        self._status: str | None = None
+        self._since = 0.0
+        self._seconds: dict[str, float] = {}
+
+    def at(self, status: str, now: float) -> tuple[str | None, float] | None:
+        """The status that it has left, and how long that lasted; None: it is as it was."""
+        if status == self._status:
+            return None
+        left = self._status, now - self._since if self._status else 0.0
+        self._seconds = self.until(now)
+        self._status, self._since = status, now
+        return left
+
+    def until(self, now: float) -> dict[str, float]:
+        """Seconds by status."""
+        if self._status is None:
+            return {}
+        return {**self._seconds, self._status: self._seconds.get(self._status, 0.0) + now - self._since}
 
 
 class Walk:
@@ -581,11 +670,11 @@ class Walk:
         done = [call.operation for call in self._made if call.name == name]
         return "deregister_scalable_target" in done and "register_scalable_target" not in done
 
-    def _tell(self, step: Step, status: str | None = None) -> None:
+    def _tell(self, step: Step, status: str | None = None, before: str | None = None, seconds: float = 0.0) -> None:
         _log.info("%s: %s%s", self.control.region, step, f": {status}" if status else "")
         if self._on_event:
             try:
-                self._on_event(Event(self.control.region, step, status))
+                self._on_event(Event(self.control.region, step, status, before, seconds))
             except Exception:  # whoever listens must not stop what is being built
                 _log.exception("the listener failed and is told nothing more")
                 self._on_event = None
@@ -593,6 +682,7 @@ class Walk:
     def _wait(self, step: Wait) -> None:
         began, pause_s, lost, last = self._clock.now(), _FIRST_POLL_S, 0, "unknown"
         before = 0  # polls that saw it in service as it was before
+        course = _Course()
         facts: dict[str, Any] = {"target": step.endpoint, "region": self.control.region}
         while not self._stop.is_set():
             try:
@@ -602,8 +692,9 @@ class Walk:
                     raise
             else:
                 status = seen.status if seen else None
-                if (status or "gone") != last:
-                    self._tell(step, status or "gone")
+                now = self._clock.now()
+                if left := course.at(status or "gone", now):
+                    self._tell(step, status or "gone", *left)
                 lost, last = 0 if status else lost + 1, status or "gone"
                 if status in step.until and (seen is None or step.config in (None, seen.config)):
                     return
@@ -619,14 +710,28 @@ class Walk:
                 if seen is None and not stale:
                     raise EndpointFailedError("it was removed meanwhile", **facts)
                 if seen and seen.status in plans.SETTLED and "InService" in step.until and not stale:
-                    undone = f"the update was undone: {seen.config} serves, not {step.config}" if step.config else ""
-                    raise failure(seen.reason or undone, **facts)
+                    raise self._failed(seen, step, course.until(now), now - began, facts)
             if self._clock.now() - began > WAIT_S:
                 cure = "Run the same command again to go on waiting."
-                raise DeployError(f"still {last} after {WAIT_S / 60:.0f} minutes", cure=cure, **facts)
+                late = DeployError(f"still {last} after {WAIT_S / 60:.0f} minutes", cure=cure, **facts)
+                late.seconds_in = course.until(self._clock.now())
+                raise late
             self._clock.sleep(pause_s)
             pause_s = min(_SLOWEST_POLL_S, pause_s * 1.5)
         raise StoppedError
+
+    def _failed(
+        self, seen: Seen, step: Wait, spent: Mapping[str, float], waited_s: float, facts: Mapping[str, Any]
+    ) -> DeployError:
+        """Why it failed, with how long it took and the end of its log."""
+        undone = f"the update was undone: {seen.config} serves, not {step.config}" if step.config else ""
+        error = failure(seen.reason or undone, **facts)
+        error.seconds_in = {status: seconds for status, seconds in spent.items() if status != seen.status}
+        since = seen.created  # of an endpoint that serves on, only what this run has brought up
+        if seen.status != "Failed":
+            since = max(since, datetime.now(UTC) - timedelta(seconds=waited_s + _SKEW_S))
+        self.control.explain(error, facts["target"], since - timedelta(seconds=_SKEW_S))
+        return error
 
 
 def _in_service(state: State, name: str) -> bool:
@@ -639,4 +744,4 @@ def raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what
     if failed:
         named = "; ".join(f"{region}: {error}" for region, error in failed.items())
         stands = f". Done in {', '.join(done)}" if done else ""
-        raise PartialError(f"{what}: {named}{stands}", done=tuple(done), failed=failed)
+        raise PartialError(f"{what}: {named.removesuffix('.')}{stands}", done=tuple(done), failed=failed)

@@ -67,6 +67,10 @@ def seconds(text: str, name: str = "ttl") -> int:
         raise InputError(f"{name}={text!r}: {error}") from None
 
 
+_S3 = Annotated[str, pydantic.StringConstraints(max_length=512, pattern=r"^s3://[a-z0-9{][a-z0-9.{}-]{2,71}(/.*)?$")]
+_Topic = Annotated[
+    str, pydantic.StringConstraints(max_length=2048, pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9{}-]+:\d{12}:[\w.-]+$")
+]
 _Duration = Annotated[
     int,
     pydantic.BeforeValidator(duration, json_schema_input_type=str),
@@ -82,9 +86,12 @@ class _Checked(pydantic.BaseModel):
 
 
 class Autoscaling(_Checked):
-    """From how many instances to how many, and at how many requests at once on each AWS adds another."""
+    """From how many instances to how many, and at how many requests at once on each AWS adds another.
 
-    min: Annotated[int, pydantic.Field(ge=1, le=100)] = 1
+    Of an asynchronous endpoint, at how many waiting for each; and only of one may ``min`` be 0.
+    """
+
+    min: Annotated[int, pydantic.Field(ge=0, le=100)] = 1
     max: Annotated[int, pydantic.Field(ge=1, le=100)]
     target: Annotated[float, pydantic.Field(gt=0, le=1000)] = 5.0
 
@@ -93,6 +100,20 @@ class Autoscaling(_Checked):
         if self.max < self.min:
             raise ValueError(f"max={self.max} is less than min={self.min}")
         return self
+
+
+class AsyncInference(_Checked):
+    """Requests wait in a queue, and results go to S3. Whether Marketplace packages take it is not verified.
+
+    ``{region}`` in a place or a topic is filled in, since both are a region's own. ``max_concurrent``: requests that an
+    instance has at once.
+    """
+
+    s3_output: _S3
+    s3_failure: _S3 | None = None
+    max_concurrent: Annotated[int, pydantic.Field(ge=1, le=1000)] = 6
+    success_topic: _Topic | None = None
+    error_topic: _Topic | None = None
 
 
 class Vpc(_Checked):
@@ -123,6 +144,7 @@ class Settings(_Checked):
         Annotated[str, pydantic.StringConstraints(min_length=1, max_length=2048, pattern=r"^[a-zA-Z0-9:/_-]+$")] | None
     ) = None
     ttl: _Duration | None = None
+    async_inference: AsyncInference | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -156,6 +178,12 @@ class Spec(Entry):
 
     regions: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 
+    @pydantic.model_validator(mode="after")
+    def _scaled_to_nothing(self) -> Self:
+        if self.autoscaling and self.autoscaling.min == 0 and not self.async_inference:
+            raise ValueError("autoscaling.min=0 is for async_inference alone: AWS keeps an instance of any other")
+        return self
+
 
 def checked(known: catalog.Catalog, **fields: Any) -> Spec:
     """A spec that the catalogue knows the model and the regions of. Raises InputError that names the field."""
@@ -174,7 +202,20 @@ def checked(known: catalog.Catalog, **fields: Any) -> Spec:
         raise InputError(f"vpc names {', '.join(astray)}, where {model.key} is not to be")
     if (key := spec.kms_key) and key.startswith("arn:") and {*spec.regions} != {key.split(":")[3]}:
         raise InputError(f"kms_key={key!r} is of one region", cure="Take an alias that each region has: alias/NAME.")
+    for name in ("success_topic", "error_topic"):
+        topic = getattr(spec.async_inference, name, None) or ""
+        astray = [region for region in spec.regions if topic and filled(topic, region).split(":")[3] != region]
+        if astray:
+            raise InputError(
+                f"async_inference.{name}={topic!r} is not in {', '.join(astray)}",
+                cure="A topic is a region's own: put {region} in the place of its region.",
+            )
     return spec.model_copy(update={"model": model.key})
+
+
+def filled(text: str, region: str) -> str:
+    """With the region where it says ``{region}``."""
+    return text.replace("{region}", region)
 
 
 def parsed(kind: type[_Parsed], said: Any, within: str = "") -> _Parsed:

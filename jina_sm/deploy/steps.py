@@ -14,7 +14,17 @@ ENDPOINT_TAG = "jina-sm:endpoint"
 VARIANT = "AllTraffic"
 
 # Who is named by which parameter; the first that a call has.
-_NAMED_BY = ("RoleName", "EndpointName", "EndpointConfigName", "ModelName", "ResourceId", "ResourceArn", "logGroupName")
+_NAMED_BY = (
+    "RoleName",
+    "EndpointName",
+    "EndpointConfigName",
+    "ModelName",
+    "ResourceId",
+    "ResourceArn",
+    "logGroupName",
+    "AlarmName",
+    "AlarmNames",
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,8 @@ class Call:
     @property
     def name(self) -> str:
         """The name of what is made, changed or removed; of a scaling target or policy, its endpoint's."""
-        said = str(next((self.params[key] for key in _NAMED_BY if key in self.params), None) or self.params["Name"])
+        named = next((self.params[key] for key in _NAMED_BY if key in self.params), None) or self.params["Name"]
+        said = ", ".join(named) if isinstance(named, list) else str(named)
         if "ResourceId" in self.params:  # endpoint/NAME/variant/VARIANT
             return said.split("/")[1]
         return said.rpartition("/")[2]

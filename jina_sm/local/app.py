@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import urllib.parse
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from jina_sm.local.asynchronous import Asynchronous
 from jina_sm.local.behind import Behind
 from jina_sm.local.constant import Constant, Instant
 from jina_sm.local.container import Broken
-from jina_sm.local.faults import Fault, disordered
+from jina_sm.local.faults import UNHEALTHY, Fault, disordered
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
 from jina_sm.local.pace import TIMED_OUT, Paced, Paces
 from jina_sm.local.profile import Profile
@@ -60,6 +61,7 @@ _TARGETS = {
 }
 # Of moto's, those that a fault may strike.
 _IAM = frozenset({"CreateRole", "PutRolePolicy", "DeleteRolePolicy", "DeleteRole"})
+_LOGS = frozenset({"DescribeLogStreams", "GetLogEvents"})
 
 # What a call makes, and whose name the call gives it.
 _MADE = {"CreateModel": "ModelName", "CreateEndpointConfig": "EndpointConfigName", "CreateEndpoint": "EndpointName"}
@@ -224,23 +226,28 @@ class Stack:
                 return await sent(send, simulation)
             receive = _again(body, receive)
             if action in _IAM:
-                return await self._iam(account, action, region, scope, receive, send)
+                return await self._struck_behind("iam", account, action, region, scope, receive, send)
+        elif signed == "logs":
+            target = dict(scope["headers"]).get(b"x-amz-target", b"").decode("latin-1")
+            if (action := target.rpartition(".")[2]) in _LOGS:
+                return await self._struck_behind("logs", account, action, region, scope, receive, send)
         elif signed == "monitoring":
             self._measure(self._state(account), region)
         return await self._behind.serve(account, scope, receive, send)
 
-    async def _iam(
-        self, account: str, action: str, region: str, scope: dict[str, Any], receive: Receive, send: Send
+    async def _struck_behind(
+        self, name: str, account: str, action: str, region: str, scope: dict[str, Any], receive: Receive, send: Send
     ) -> None:
         """One of moto's calls, through whatever faults it meets."""
-        firing = self.stage.faults.firing(action, region)
-        match await self.stage.before(firing, "iam", receive, send):
+        # All of it is read first: what comes after that is the caller's leaving.
+        body, firing = await _body(receive), self.stage.faults.firing(action, region)
+        match await self.stage.before(firing, name, receive, send):
             case Refusal() as refusal:
-                await sent(send, _xml(refusal))
+                await sent(send, _xml(refusal) if name == "iam" else refused(name, refusal))
             case Reply() as reply if reply is not GONE:
                 await sent(send, reply)
             case None:
-                reply = await self._behind.answer(account, scope, receive)
+                reply = await self._behind.answer(account, scope, _again(body, receive))
                 reply = await self.stage.after(firing, reply, receive, send)
                 if reply is not GONE:
                     await sent(send, reply)
@@ -293,13 +300,16 @@ class Stack:
             case Reply() as reply:
                 return reply
         kinds = {tally.fault.kind: tally.fault for tally in firing}
+        failed = kinds.get("failed")
         if unready := kinds.get("never-ready"):
             fate = Fate(lasts=unready.seconds or float("inf"))
-        elif failed := kinds.get("failed"):
+        elif failed:
             fate = Fate(lasts=failed.seconds, failure=failed.why)
         else:
             fate = ORDINARY
         reply = await self._answered(call, fate, kinds)
+        if reply.status == 200 and failed and failed.reason == "health":
+            await asyncio.to_thread(self._log, call)
         if reply.status == 200 and (hidden := kinds.get("hidden")):
             self._hide(call, reply, hidden.reads)
         return await self.stage.after(firing, reply, receive, send)
@@ -344,6 +354,13 @@ class Stack:
         asked = call.body.decode(errors="replace")
         with self.stage.visible.during(call.operation, asked, account=state.account, region=region.name):
             return answer(call.service, call.operation, call.body, rooms.get(call.service))
+
+    def _log(self, call: _Call) -> None:
+        """What a container writes that starts and does not come up."""
+        name = orjson.loads(call.body)["EndpointName"]
+        stream = f"AllTraffic/i-{uuid.uuid4().hex[:17]}"
+        group = f"/aws/sagemaker/Endpoints/{name}"
+        self._behind.log(call.state.account, call.region, group, stream, UNHEALTHY)
 
     def _hide(self, call: _Call, reply: Reply, reads: int) -> None:
         region = call.state.region(call.region)
@@ -395,7 +412,7 @@ def operations() -> frozenset[str]:
         for operation in service(name).operation_names
         if hasattr(room, botocore.xform_name(operation))
     )
-    return frozenset({*ours, *_IAM, *_INVOKES.values(), *api.OPERATIONS.values()})
+    return frozenset({*ours, *_IAM, *_LOGS, *_INVOKES.values(), *api.OPERATIONS.values()})
 
 
 def _json(name: str, headers: Mapping[str, str]) -> bool:

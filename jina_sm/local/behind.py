@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 import string
+import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -96,6 +97,18 @@ class Behind:
             for kind, count in used.items()
         ]
         cloudwatch_backends[account][region].put_metric_data(METRIC[0], data)
+
+    def log(self, account: str, region: str, group: str, stream: str, lines: Sequence[str]) -> None:
+        """Writes a log, as a container's is."""
+        self._served.result()  # it may still be starting
+        from moto.logs.models import logs_backends
+
+        logs, now = logs_backends[account][region], int(time.time() * 1000)
+        if group not in logs.groups:
+            logs.create_log_group(group, {})
+        logs.create_log_stream(group, stream)
+        events = [{"timestamp": now, "message": each} for each in lines]
+        logs.put_log_events(group, stream, events)
 
     def account_of(self, key: str) -> str:
         """The account that an access key belongs to."""

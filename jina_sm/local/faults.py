@@ -92,6 +92,16 @@ REASONS: Mapping[str, str] = {
 }
 
 
+# What a container writes that fails for "health"; the other reasons keep it from being started.
+UNHEALTHY = (
+    "local stack: no container ran here; this is what one might have written",
+    "INFO: starting the model server on 0.0.0.0:8080",
+    "INFO: loading the weights",
+    "ERROR: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+    "INFO: GET /ping 503",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """One thing that goes wrong. ``operation`` and ``region`` are patterns; it skips the first ``nth - 1`` calls it

@@ -250,7 +250,7 @@ class Agreements:
         self._refuse_second(request.model)
         agreement_id = f"agmt-{digest(request.model, f'agreement {len(state.agreements)}')}"
         request.agreement_id = agreement_id
-        state.agreements[agreement_id] = Agreement(agreement_id, request.model, request.offer_id)
+        state.agreements[agreement_id] = Agreement(agreement_id, request.model, request.offer_id, request.trial)
         if request.trial:
             state.tried.add(request.model.key)
         return {"agreementId": agreement_id}
@@ -293,6 +293,25 @@ class Agreements:
 
     def describe_agreement(self, asked: Asked) -> Answer:
         return self._view(self._agreement(asked))
+
+    def get_agreement_terms(self, asked: Asked) -> Answer:
+        agreement = self._agreement(asked)
+        offer = next((each for each in offers(self._state) if each.offer_id == agreement.offer_id), None)
+        if offer is None:  # in a scenario of before
+            return {"acceptedTerms": []}
+        terms = Discovery(self._state).get_offer_terms({"offerId": offer.offer_id})["offerTerms"]
+        accepted = []
+        for term in terms:
+            ((kind, told),) = term.items()
+            if kind == f"{TRIAL}Term" and not agreement.trial:
+                continue
+            if kind == "usageBasedPricingTerm":  # by dimension alone, in an agreement
+                rates = [
+                    {key: rate[key] for key in ("dimensionKey", "price")} for rate in told["rateCards"][0]["rateCard"]
+                ]
+                told = {**told, "rateCards": [{"rateCard": rates}]}
+            accepted.append({kind: told})
+        return {"acceptedTerms": accepted}
 
     def cancel_agreement(self, asked: Asked) -> Answer:
         agreement = self._agreement(asked)

@@ -52,11 +52,17 @@ class Scaling:
         elif tags:
             raise invalid("Tags can be given only where the scalable target is new.")
         params = {**there.params, **asked}
+        if not params["MinCapacity"] and not self._queued(key[0]):
+            raise invalid("MinCapacity must be at least 1: only a variant for asynchronous inference scales to 0.")
         if params["MinCapacity"] > params["MaxCapacity"]:
             raise invalid("MinCapacity must be less than or equal to MaxCapacity.")
         there.params, there.tags = params, {**there.tags, **tags}
         self._region.targets[key] = there
         return {"ScalableTargetARN": there.arn}
+
+    def _queued(self, resource: str) -> bool:
+        endpoint = self._region.endpoints.get(resource.split("/")[1])
+        return bool(endpoint and endpoint.serving and "AsyncInferenceConfig" in endpoint.serving.params)
 
     def deregister_scalable_target(self, asked: Asked) -> Answer:
         del self._region.targets[self._there(asked)]  # and its policies with it

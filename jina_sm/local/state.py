@@ -181,6 +181,7 @@ class Agreement:
     agreement_id: str
     model: Model
     offer_id: str
+    trial: bool = False
     accepted: float = field(default_factory=wall)
     status: str = "ACTIVE"
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jina_sm.errors import InputError
 from jina_sm.transport import AsyncTransport, Transport
@@ -62,6 +62,18 @@ class Target:
             "http": self.url,
         }[self.kind]
         return f"{where}?model={urllib.parse.quote(self.model, safe='')}"
+
+
+@runtime_checkable
+class Located(Protocol):
+    """What knows where a model is: its targets, home first, and how many instances each has (0: not known)."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def targets(self) -> Sequence[str]: ...
+    @property
+    def instances(self) -> Sequence[int]: ...
 
 
 def parse(text: str) -> Target:

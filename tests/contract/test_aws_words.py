@@ -16,8 +16,9 @@ import pytest
 
 from jina_sm import catalog, errors, retry
 from jina_sm.deploy import aws, marketplace, plan, ttl
+from jina_sm.deploy.asynchronous import Asynchronous
 from jina_sm.deploy.plan import Call, Desired, State
-from jina_sm.deploy.scaling import POLICY, Scaling, Target
+from jina_sm.deploy.scaling import POLICY, Alarm, Scaling, Target
 from jina_sm.deploy.ttl import Ttl
 from jina_sm.local.protocol import check
 from jina_sm.transport import sagemaker
@@ -134,9 +135,14 @@ def test_a_refusal_of_the_control_plane_is_ours_with_a_cure(
     ("reason", "kind"),
     [
         ("Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error.", errors.CapacityError),
-        ("The primary container for production variant AllTraffic did not pass the ping health check.", errors.EndpointFailedError),
+        ("The primary container for production variant AllTraffic did not pass the ping health check.", errors.HealthCheckError),
         ("The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances", errors.QuotaError),
         ("Caller is not subscribed to the marketplace offering.", errors.NotSubscribedError),
+        ("Could not assume role arn:aws:iam::123456789012:role/x.", errors.RoleError),
+        ("The role is not authorized to perform: ecr:BatchGetImage", errors.RoleError),
+        ("CannotStartContainerError. Please ensure the model container starts correctly", errors.EndpointFailedError),
+        ("Request to service failed. If failure persists after retry, contact customer support.", errors.EndpointFailedError),
+        ("", errors.EndpointFailedError),
     ],
 )  # fmt: skip
 def test_a_failed_endpoint_is_told_by_awss_reason(reason: str, kind: type[errors.DeployError]) -> None:
@@ -201,7 +207,21 @@ def planned() -> list[Call]:
         known={config: plan.Config(arn=arn, tags=tags)},
     )
     paused = plan.Config(arn=arn, tags={**tags, plan.PAUSED_TAG: "1-4@5"})
+    queued = dataclasses.replace(
+        desired,
+        ttl=None,
+        asynchronous=Asynchronous(
+            output="s3://bucket/out",
+            at_once=6,
+            failure="s3://bucket/failed",
+            success_topic="arn:aws:sns:us-east-1:123456789012:done",
+            error_topic="arn:aws:sns:us-east-1:123456789012:failed",
+        ),
+        scaling=Scaling(least=0, most=4, target=5.0, asynchronous=True),
+    )
     steps = [
+        *plan.deployment(queued, State()),
+        *plan.teardown(State(alarms=(Alarm(endpoint=name),))),
         *plan.deployment(desired, State()),
         *plan.deployment(dataclasses.replace(desired, instance_count=2), running),
         *plan.pause(running),
@@ -214,7 +234,7 @@ def planned() -> list[Call]:
 
 def test_every_planned_call_satisfies_awss_own_model() -> None:
     calls = planned()
-    assert len({(call.service, call.operation) for call in calls}) == 23
+    assert len({(call.service, call.operation) for call in calls}) == 25
     for call in calls:
         model = service(call.service)
         names = {botocore.xform_name(name): name for name in model.operation_names}

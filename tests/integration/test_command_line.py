@@ -47,7 +47,8 @@ def test_the_main_job_from_the_first_word_to_the_last(run: Run) -> None:
     )
     assert "us-east-1       create model jina-sm-embeddings-v3-" in err, "plain lines into a pipe"
     code, out, err = run("status")
-    assert out.count("\n") == 17, "a head and sixteen regions"
+    assert len([line for line in out.splitlines() if line[:14].rstrip().count("-") == 2]) == 16, "sixteen regions"
+    assert "All of it: 8.169 USD an hour, about " in out
     assert "jina-sm-embeddings-v3" in out
     code, out, err = run("teardown", "--all", "--yes")
     assert (code, out.count("- (nothing)")) == (0, 16)

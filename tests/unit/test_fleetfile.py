@@ -24,7 +24,7 @@ def specs(text: str) -> list[Spec]:
 def test_the_file_that_init_writes_is_valid_as_it_is_and_with_every_comment_taken_away() -> None:
     (plain,) = specs(fleetfile.TEMPLATE)
     assert (plain.regions, plain.instance_types) == (("us-east-1", "eu-central-1"), ("ml.g5.xlarge", "ml.g5.2xlarge"))
-    first, second = specs(re.sub(r"^# (?=[a-z_]+ = |\[)", "", fleetfile.TEMPLATE, flags=re.MULTILINE))
+    first, second = specs(re.sub(r"^# (?=[a-z0-9_]+ = |\[)", "", fleetfile.TEMPLATE, flags=re.MULTILINE))
     assert (first.name, first.ttl, first.kms_key, first.tags) == ("search", 28800, "alias/search", {"team": "search"})
     assert first.autoscaling is not None
     assert set(first.vpc) == {"us-east-1", "eu-central-1"}
@@ -102,7 +102,14 @@ def test_durations(text: str, seconds: int) -> None:
 def test_the_schema_knows_each_key_and_refuses_others() -> None:
     schema: dict[str, Any] = fleetfile.schema()
     tables = [schema, *schema["$defs"].values()]
-    assert {table["title"] for table in tables} == {"jina-sm.toml", "Settings", "Entry", "Autoscaling", "Vpc"}
+    assert {table["title"] for table in tables} == {
+        "jina-sm.toml",
+        "Settings",
+        "Entry",
+        "Autoscaling",
+        "AsyncInference",
+        "Vpc",
+    }
     assert all(table["additionalProperties"] is False for table in tables)
     assert set(schema["$defs"]["Settings"]["properties"]) == set(Settings.model_fields)
     assert schema["$defs"]["Settings"]["properties"]["ttl"]["anyOf"][0]["type"] == "string"

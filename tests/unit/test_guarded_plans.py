@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jina_sm import errors
 from jina_sm.deploy import plan, ttl
 from jina_sm.deploy.plan import PAUSED_TAG, Call, Config, State, Wait
-from jina_sm.deploy.scaling import POLICY, Scaling, Target
+from jina_sm.deploy.scaling import ARN_OF, POLICY, Alarm, Scaling, Target
 from jina_sm.deploy.ttl import Schedule, Ttl
 from tests.unit.test_plan import CONFIG, DESIRED, MODEL, NAME, TAGS, endpoint, said
 
@@ -21,7 +21,7 @@ BUSY = Scaling(least=1, most=4, target=5.0)
 ENDS = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOURS = Ttl(seconds=28800, ends=ENDS, role_arn=ttl.role_arn("123456789012"))
 GUARDED = dataclasses.replace(DESIRED, scaling=BUSY, ttl=HOURS)
-TARGET = Target(endpoint=NAME, least=1, most=4, policies={POLICY: 5.0})
+TARGET = Target(endpoint=NAME, least=1, most=4, policies={POLICY: 5.0}, arns={POLICY: f"arn/{POLICY}"})
 SCHEDULE = Schedule(endpoint=NAME, seconds=28800, ends=ENDS)
 
 
@@ -200,6 +200,7 @@ def applied(step: plan.Step, now: State) -> State:  # noqa: PLR0912, PLR0915
     configs, models = set(now.configs), set(now.models)
     targets = {each.endpoint: each for each in now.targets}
     schedules = {each.endpoint: each for each in now.schedules}
+    alarms = {each.endpoint: each for each in now.alarms}
     known = dict(now.known)
     if isinstance(step, Wait):
         there = endpoints.pop(step.endpoint, None)
@@ -231,10 +232,21 @@ def applied(step: plan.Step, now: State) -> State:  # noqa: PLR0912, PLR0915
                 bounds = {"least": step.params["MinCapacity"], "most": step.params["MaxCapacity"]}
                 targets[step.name] = dataclasses.replace(before, **bounds)
             case "put_scaling_policy":
-                load = step.params["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
-                targets[step.name] = dataclasses.replace(targets[step.name], policies={POLICY: load})
+                load = step.params.get("TargetTrackingScalingPolicyConfiguration", {}).get("TargetValue")
+                policy, there_is = step.params["PolicyName"], targets[step.name]
+                policies, arns = {**there_is.policies, policy: load}, {**there_is.arns, policy: f"arn/{policy}"}
+                targets[step.name] = dataclasses.replace(there_is, policies=policies, arns=arns)
             case "delete_scaling_policy":
-                targets[step.name] = dataclasses.replace(targets[step.name], policies={})
+                policy, there_is = step.params["PolicyName"], targets[step.name]
+                left = {name: load for name, load in there_is.policies.items() if name != policy}
+                arns = {name: arn for name, arn in there_is.arns.items() if name != policy}
+                targets[step.name] = dataclasses.replace(there_is, policies=left, arns=arns)
+            case "put_metric_alarm":
+                of = step.params["Dimensions"][0]["Value"]
+                actions = (targets[of].arns[each.removeprefix(ARN_OF)] for each in step.params["AlarmActions"])
+                alarms[of] = Alarm(endpoint=of, actions=tuple(actions))
+            case "delete_alarms":
+                alarms = {of: each for of, each in alarms.items() if each.name not in step.params["AlarmNames"]}
             case "deregister_scalable_target":
                 del targets[step.name]
             case "create_schedule_group":
@@ -253,6 +265,7 @@ def applied(step: plan.Step, now: State) -> State:  # noqa: PLR0912, PLR0915
         models=tuple(sorted(models)),
         targets=tuple(targets.values()),
         schedules=tuple(schedules.values()),
+        alarms=tuple(alarms.values()),
         known={name: each for name, each in known.items() if name in configs},
     )
 
