@@ -72,7 +72,7 @@ _OTHERS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     )),
     *((code, "", errors.DeployError, _MEANWHILE) for code in (
         "ConcurrentUpdateException", "ConcurrentModification", "OperationAbortedException", "ResourceInUse",
-        "InvalidResourceStateException",
+        "InvalidResourceStateException", "ResourceConflict",
     )),
     *((code, "", errors.DeployError, _LISTED) for code in (
         "InvalidNextTokenException", "InvalidNextToken", "InvalidPaginationTokenException",

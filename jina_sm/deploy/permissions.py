@@ -79,6 +79,7 @@ def _of(step: Step, region: str, home: str, iam: str) -> Iterator[Permission]:
     resource = {
         "application-autoscaling": "scalable-target/*",
         "scheduler": f"schedule-group/{group}" if step.operation.endswith("group") else f"schedule/{group}/{group}",
+        "cloudwatch": f"alarm:{params.get('AlarmName') or ''.join(params.get('AlarmNames', ()))}",
         "logs": f"log-group:{params.get('logGroupName')}:*",
     }[step.service]
     yield Permission(action=action, resource=on(step.service, resource), region=region)
