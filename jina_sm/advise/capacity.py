@@ -7,6 +7,8 @@ are fitted to one's own. Arrivals are random (Poisson) from a fixed seed, so the
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import math
 import random
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
-REQUESTS = 10_000  # simulated: a hundred of them are slower than the p99
+REQUESTS = 5_000  # simulated: fifty of them are slower than the p99
 MOST_INSTANCES = 1_000
 GROUP = 16  # a larger fleet is simulated as groups of so many, each with its share: no faster than the whole
 IN_FLIGHT = 6  # requests to an instance that share what waits, as the client does it
@@ -137,37 +139,35 @@ def needed_with(model: Profile, load: Load, *, source: str = "a profile given") 
     """
     tokens = load.texts * load.tokens
     alone = model.before_s(load.texts) + model.work_s(tokens)
+    open_ended = dataclasses.replace(load, p99_s=3600)  # what is wanted changes nothing of what is
 
-    def answer(instances: int | None, times: Sequence[float] = ()) -> Capacity:
+    def answer(instances: int | None) -> Capacity:
+        p50_s, p99_s = _times(model, instances, open_ended) if instances else (None, None)
         return Capacity(
             instances=instances,
             alone_s=alone,
-            p50_s=_quantile(times, 0.5) if times else None,
-            p99_s=_quantile(times, 0.99) if times else None,
+            p50_s=p50_s,
+            p99_s=p99_s,
             most_per_s=instances * _ceiling(model, load) if instances else None,
             source=source,
         )
 
     if alone > min(load.p99_s, model.limit_s * model.time_scale):
         return answer(None)
-    tried: dict[int, list[float]] = {}
-
-    def enough(instances: int) -> bool:
-        tried[instances] = _simulated(model, instances, load)
-        return _quantile(tried[instances], 0.99) <= load.p99_s
-
-    count = _fewest(enough, max(1, math.ceil(load.requests_per_s / _ceiling(model, load))))
-    return answer(count, tried.get(count or 0, ()))
+    least = max(1, math.ceil(load.requests_per_s / _ceiling(model, load)))
+    return answer(_fewest(lambda instances: _times(model, instances, open_ended)[1] <= load.p99_s, least))
 
 
 def _fewest(enough: Callable[[int], bool], least: int) -> int | None:
-    """The smallest number that is enough, from ``least`` on: doubling, then halving the gap."""
+    """The smallest number that is enough, from ``least`` on: doubling, then halving the gap; of large ones within 3 %."""
+    if least > MOST_INSTANCES:
+        return None
     low, high = least - 1, least
     while not enough(high):
         if high >= MOST_INSTANCES:
             return None
         low, high = high, min(high * 2, MOST_INSTANCES)
-    while high - low > 1:
+    while high - low > max(1, high // 32):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
@@ -186,6 +186,13 @@ def _sharing(load: Load) -> int:
     """How many requests may travel as one; 0: they travel alone."""
     together = min(TEXTS // load.texts, int(TOKENS // (load.texts * load.tokens)))
     return together if load.shared and load.texts == 1 and together > 1 else 0
+
+
+@functools.lru_cache(maxsize=4096)
+def _times(model: Profile, instances: int, load: Load) -> tuple[float, float]:
+    """The median and the p99."""
+    times = _simulated(model, instances, load)
+    return _quantile(times, 0.5), _quantile(times, 0.99)
 
 
 def _simulated(model: Profile, instances: int, load: Load) -> list[float]:
@@ -374,6 +381,8 @@ def measured(data: object) -> list[Measured]:
             raise InputError(f"rows[{place}] lacks one of batch, tokens, concurrency, mean_s") from None
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
             raise InputError(f"rows[{place}] has something that is no number: {values}")
+        if any(value != value or value % 1 for value in (values[0], values[2])):
+            raise InputError(f"rows[{place}]: batch and concurrency are whole numbers, not {values[0]} and {values[2]}")
         try:
             rows.append(Measured(int(values[0]), float(values[1]), int(values[2]), float(values[3])))
         except InputError as refused:

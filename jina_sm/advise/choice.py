@@ -98,7 +98,8 @@ class Needs:
         """The peak, as requests; where no latency was asked for, the service's limit stands for it."""
         rate = self.requests_per_s
         if rate is None:
-            rate = max(0.001, PEAK * self.tokens_per_month / SECONDS_A_MONTH / (self.texts * self.tokens))
+            each = max(1, self.texts) * max(1, self.tokens)  # what they are is checked below
+            rate = max(0.001, PEAK * self.tokens_per_month / SECONDS_A_MONTH / each)
         return capacity.Load(
             requests_per_s=rate, texts=self.texts, tokens=self.tokens, p99_s=60.0 if self.p99_s is None else self.p99_s
         )
@@ -196,6 +197,15 @@ def recommend(
     )
 
 
+def decided(needs: Needs, *, prices: cost.Prices | None = None) -> Reason:
+    """The row alone that decides, without runner-up, flips or figures.
+
+    >>> decided(Needs(usage="search")).id
+    'search-on-sagemaker'
+    """
+    return _reason(_Asked(needs, prices, MappingProxyType({}), catalog.load(environ={})).leaf())
+
+
 @dataclass(frozen=True)
 class _Asked:
     """One question, and all that follows from it; nothing is worked out before a rule asks."""
@@ -291,8 +301,8 @@ class _Asked:
 
     def capacity(self, way: str) -> capacity.Capacity:
         if fit := self.fits.get(way):
-            return _needed(fit.profile, self.needs.load(), f"measured; {fit}")
-        return _published(self.needs.load(), way)
+            return capacity.needed_with(fit.profile, self.needs.load(), source=f"the model of what you measured, {fit}")
+        return capacity.needed(self.needs.load(), way)
 
     def figures(self, way: str) -> Figures:
         needs = self.needs
@@ -328,16 +338,6 @@ class _Asked:
                 "volumes at the article's mean throughput (15,044 and 2,588 of its tokens a second, each about 0.565 "
                 "of a tokenizer's); full batches reach a multiple of that"
             )
-
-
-@functools.lru_cache(maxsize=256)
-def _published(load: capacity.Load, way: str) -> capacity.Capacity:
-    return capacity.needed(load, way)
-
-
-@functools.lru_cache(maxsize=256)
-def _needed(model: Any, load: capacity.Load, source: str) -> capacity.Capacity:
-    return capacity.needed_with(model, load, source=source)
 
 
 def api_mean_s(texts: int, tokens: float) -> float:

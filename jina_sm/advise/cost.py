@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from types import MappingProxyType
 
 from jina_sm import catalog
@@ -181,6 +181,8 @@ class Workload:
         for name in ("least", "most", "instances"):
             if (count := getattr(self, name)) is not None:
                 _check(name, count, least=Decimal(1), most=Decimal(1_000_000))
+        if self.autoscaling and self.instances is not None:
+            raise InputError("either the number of instances is fixed or they scale, not both")
         if self.most is not None and self.most < self.least:
             raise InputError(f"at least {self.least} and at most {self.most} instances cannot be")
         for way, usd in self.staff.items():
@@ -397,7 +399,8 @@ def break_even(
             break
         note(low, first)
         if first * last < 0:
-            note(low + (high - low) * first / (first - last), last)
+            crossed = low + (high - low) * first / (first - last)
+            note(crossed.to_integral_value(ROUND_CEILING), last)
     return found
 
 
@@ -412,7 +415,7 @@ def _pieces(workload: Workload, prices: Prices, most: Decimal) -> Iterator[tuple
         most = min(most, one / workload.peak * 2000)
         steps |= {one / workload.peak * number for number in range(1, int(most / (one / workload.peak)) + 1)}
     steps.add(most)
-    ends = sorted(step for step in steps if 0 <= step <= most)
+    ends = sorted({step.to_integral_value(ROUND_FLOOR) for step in steps if 0 <= step <= most})
     for low, high in itertools.pairwise(ends):
         yield (low + 1 if low else low), high
 
