@@ -159,7 +159,7 @@ def needed_with(model: Profile, load: Load, *, source: str = "a profile given") 
 
 
 def _fewest(enough: Callable[[int], bool], least: int) -> int | None:
-    """The smallest number that is enough, from ``least`` on: doubling, then halving the gap; of large ones within 3 %."""
+    """The smallest number that is enough, from ``least`` on: doubling, then halving the gap; large ones within 3 %."""
     if least > MOST_INSTANCES:
         return None
     low, high = least - 1, least
@@ -381,7 +381,7 @@ def measured(data: object) -> list[Measured]:
             raise InputError(f"rows[{place}] lacks one of batch, tokens, concurrency, mean_s") from None
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
             raise InputError(f"rows[{place}] has something that is no number: {values}")
-        if any(value != value or value % 1 for value in (values[0], values[2])):
+        if not all(float(value).is_integer() for value in (values[0], values[2])):
             raise InputError(f"rows[{place}]: batch and concurrency are whole numbers, not {values[0]} and {values[2]}")
         try:
             rows.append(Measured(int(values[0]), float(values[1]), int(values[2]), float(values[3])))

@@ -255,10 +255,11 @@ class _Asked:
         return "long" if self.needs.tokens > 1024 * NOMINAL else "short"
 
     def request(self) -> str:
+        """How large a request is; an index is made by batches."""
         whole = self.needs.texts * self.needs.tokens / NOMINAL
         if whole > figures()["self_hosted"]["most_tokens_a_request"]:
             return "large"
-        return "medium" if self.needs.texts >= 32 else "small"
+        return "medium" if self.needs.texts >= 32 or self.needs.usage == "indexing" else "small"
 
     def holds(self, when: Mapping[str, Sequence[str]], without: str | None = None) -> bool:
         return all(self.fact(name, without) in values for name, values in when.items())

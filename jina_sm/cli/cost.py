@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from jina_sm.advise import Cost, Prices, Workload
     from jina_sm.advise.cost import Crossing, Row
 
-_USD = "USD, instead of the published."
+PUBLISHED = "ml.g5.xlarge"  # the type of which prices were published
+LIVE = "AWS Pricing API"
 
 
 @click.command()
@@ -60,18 +61,22 @@ _USD = "USD, instead of the published."
     "--egress-gb", callback=exact, metavar="NUMBER", default="0", help="What leaves AWS for the internet in a month."
 )
 @click.option("--staff", multiple=True, metavar="WAY=USD", help="People, a month: self_hosted=4000. Again for each.")
-@click.option("--instance-usd", callback=exact, metavar="NUMBER", help=f"An hour of the SageMaker instance; {_USD}")
-@click.option("--software-usd", callback=exact, metavar="NUMBER", help=f"An hour of the model package; {_USD}")
-@click.option("--ec2-usd", callback=exact, metavar="NUMBER", help=f"An hour of one's own machine; {_USD}")
 @click.option(
-    "--licence-usd", callback=exact, metavar="NUMBER", help=f"A quarter of the licence for one's own servers; {_USD}"
+    "--instance-usd", callback=exact, metavar="NUMBER", help="An hour of the SageMaker instance, not as published."
+)
+@click.option(
+    "--software-usd", callback=exact, metavar="NUMBER", help="An hour of the model package, not as published."
+)
+@click.option("--ec2-usd", callback=exact, metavar="NUMBER", help="An hour of one's own machine, not as published.")
+@click.option(
+    "--licence-usd", callback=exact, metavar="NUMBER", help="A quarter of one's own licence, not as published."
 )
 @click.option("--licence-per-instance", is_flag=True, help="Each instance needs one; whether so is not published.")
-@click.option("--storage-usd", callback=exact, metavar="NUMBER", help=f"A gigabyte-month of vectors; {_USD}")
-@click.option("--egress-usd", callback=exact, metavar="NUMBER", help=f"A gigabyte that leaves AWS; {_USD}")
+@click.option("--storage-usd", callback=exact, metavar="NUMBER", help="A gigabyte of vectors for a month.")
+@click.option("--egress-usd", callback=exact, metavar="NUMBER", help="A gigabyte that leaves AWS.")
 @click.option("--live", is_flag=True, help="Ask AWS for its prices, and the Marketplace for the model's.")
-@click.option("--model", default="jina-embeddings-v3", show_default=True, help="Of the live offer.")
-@click.option("--instance-type", default="ml.g5.xlarge", show_default=True, help="Of the live prices.")
+@click.option("--model", help="Of the live offer.  [default: jina-embeddings-v3]")
+@click.option("--instance-type", help="Of the live prices.  [default: ml.g5.xlarge]")
 @profile_option
 @show.json_option
 def cost(
@@ -96,8 +101,8 @@ def cost(
     storage_usd: Decimal | None,
     egress_usd: Decimal | None,
     live: bool,
-    model: str,
-    instance_type: str,
+    model: str | None,
+    instance_type: str | None,
     profile: str | None,
     as_json: bool,
 ) -> None:
@@ -111,7 +116,8 @@ def cost(
     from jina_sm.advise.figures import WAYS
 
     known = catalog.load()
-    known.model(model)
+    if not live and (whose := model or instance_type or profile):
+        raise click.UsageError(f"{whose!r} says whose live prices: say --live too.")
     month = {"--vectors": vectors, "--egress-gb": egress_gb, "--staff": staff, "--autoscaling": autoscaling}
     if tokens is None and (beside := [name for name, given in month.items() if given]):
         raise click.UsageError(f"{beside[0]} belongs to a month: say --tokens-per-month.")
@@ -127,7 +133,8 @@ def cost(
     throughput = by_way("--tokens-per-s", rates, WAYS[1:])
     prices = [advise.published(region, known) for region in regions or ("us-east-1", "eu-central-1")]
     if live:
-        prices = _live(prices, known, model=model, instance_type=instance_type, profile=profile)
+        asked = (model or "jina-embeddings-v3", instance_type or PUBLISHED)
+        prices = _live(prices, known, asked, session(profile), given)
     prices = [each.over("given", **given) for each in prices]
     if throughput:
         prices = [each.faster("given", throughput) for each in prices]
@@ -162,30 +169,52 @@ def cost(
     return None
 
 
-def _live(prices: Sequence[Prices], known: Any, *, model: str, instance_type: str, profile: str | None) -> list[Prices]:
-    """The prices with AWS's own over them, as far as they could be had; what could not be is said."""
+def _live(
+    prices: Sequence[Prices], known: Any, asked: tuple[str, str], aws: Any, given: Mapping[str, Any]
+) -> list[Prices]:
+    """The prices with AWS's own over them, as far as they could be had.
+
+    What could not be is said, and the published one stands; but one of another type of instance does not.
+    """
     from jina_sm.deploy import pricing, run
 
-    aws = session(profile)
+    model, instance_type = asked
+    machine_type = instance_type.removeprefix("ml.")
+    missing: list[str] = []
+
+    def stands(name: str, what: str, why: str) -> None:
+        if given[name] is not None:
+            return
+        if instance_type == PUBLISHED:
+            show.say(f"No live price of {what} ({why}); the published one stands.")
+        else:
+            missing.append(f"--{name}-usd for {what} ({why})")
+
+    known.model(model)
     software = None
     try:
-        offer = run.offer(model, session=aws, known=known)
-        software = offer.hourly.get(instance_type)
-        if software is None:
-            show.say(f"The offer of {model} has no price for {instance_type}; the published one stands.")
+        software = run.offer(model, session=aws, known=known).hourly.get(instance_type)
+        why = "not in the offer"
     except JinaSMError as error:
-        show.say(f"The offer of {model} could not be read, so the published software price stands: {error}")
+        why = str(error)
+    if software is None:
+        stands("software", f"{model} on {instance_type}", why)
     found = []
     for each in prices:
         hosted = pricing.instance_price(aws, known, instance_type, each.region)
-        machine = pricing.machine_price(aws, instance_type.removeprefix("ml."), each.region)
-        for name, price in ((instance_type, hosted), (instance_type.removeprefix("ml."), machine)):
-            if price.source != "AWS Pricing API":
-                show.say(f"No live price of {name} in {each.region} ({price.source}); the published one stands.")
+        machine = pricing.machine_price(aws, machine_type, each.region)
         there = each.over("AWS Marketplace, live", software=software)
-        if hosted.source == "AWS Pricing API":
-            there = there.over("AWS Pricing API, live", instance=hosted.usd)
-        found.append(there.over("AWS Pricing API, live", ec2=machine.usd))
+        if hosted.source == LIVE:
+            there = there.over(f"{LIVE}, live", instance=hosted.usd)
+        else:
+            stands("instance", f"{instance_type} in {each.region}", hosted.source)
+        if machine.usd is None:
+            stands("ec2", f"{machine_type} in {each.region}", machine.source)
+        found.append(there.over(f"{LIVE}, live", ec2=machine.usd))
+    if missing:
+        raise click.UsageError("Not known, and not published: give " + "; ".join(missing))
+    if instance_type != PUBLISHED:
+        show.say(f"The throughput stays that of {PUBLISHED}: give --tokens-per-s what you measured on {instance_type}.")
     return found
 
 

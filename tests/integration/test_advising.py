@@ -96,8 +96,21 @@ def test_a_live_price_that_cannot_be_had_is_said_and_the_published_stands(accoun
     assert code == 0
     assert "No live price of ml.g5.xlarge in ap-south-1" in err
     assert "No live price of g5.xlarge in ap-south-1" in err
-    assert "the published software price stands" in err
+    assert "No live price of jina-embeddings-v3 on ml.g5.xlarge" in err
+    assert err.count("the published one stands") == 3
     assert "none is published for ap-south-1" in json.loads(out)["sources"]["ap-south-1"]["instance"]
+
+
+@pytest.mark.usefixtures("account")
+def test_the_price_of_one_type_never_stands_for_another(run: Run) -> None:
+    other = ("cost", "--live", "-r", "us-east-1", "--instance-type", "ml.g6.xlarge")
+    code, out, err = run(*other)
+    assert (code, out) == (2, "")
+    assert "--instance-usd for ml.g6.xlarge in us-east-1" in err
+    assert "--ec2-usd for g6.xlarge in us-east-1" in err
+    code, out, err = run(*other, "--instance-usd", "1.2", "--ec2-usd", "0.9", "--software-usd", "2")
+    assert (code, "1.2 + 2 software" in out) == (0, True)
+    assert "The throughput stays that of ml.g5.xlarge" in err
 
 
 def test_advice_by_options_ends_in_the_next_command(run: Run) -> None:
@@ -170,7 +183,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("cost", "--tokens-per-s", "sagemaker=0"), "tokens per second of sagemaker"),
     (("cost", "--instance-usd", "-1"), "instance is from"),
     (("cost", "--vectors", "1M"), "--vectors belongs to a month: say --tokens-per-month"),
-    (("cost", "--model", "jina"), "no model 'jina'"),
+    (("cost", "--live", "--model", "jina"), "no model 'jina'"),
+    (("cost", "--instance-type", "ml.g6.xlarge"), "'ml.g6.xlarge' says whose live prices: say --live too"),
     (("advise", "--usage", "serch"), "no usage 'serch'; did you mean 'search'"),
     (("advise", "--p99", "0"), "p99_s is from"),
     (("advise", "--p99", "nan"), "p99_s is from"),

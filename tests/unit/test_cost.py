@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from decimal import Decimal
@@ -221,7 +222,7 @@ def test_a_total_is_its_items_and_more_tokens_never_cost_less(way: str, load: Wo
 def test_what_is_said_to_be_cheaper_is(pair: list[str], load: Workload, prices: Prices, probes: list[int]) -> None:
     found = break_even(pair[0], pair[1], load, prices, most=Decimal(200_000_000_000))
     assume(found)
-    assert all(one.cheaper == other.than for one, other in zip(found, found[1:], strict=False)), "by turns"
+    assert all(one.cheaper == other.than for one, other in itertools.pairwise(found)), "by turns"
     around = [int(each.tokens) + near for each in found for near in (-1, 0, 1)]
     for tokens in (*probes, *(each for each in around if each >= 0)):
         there = dataclasses.replace(load, tokens_per_month=tokens)
