@@ -84,7 +84,9 @@ class Needs:
                     f"no {name} {given!r}{catalog.nearest(given, known)}", cure=f"It is one of {', '.join(known)}."
                 )
         cost.Workload(tokens_per_month=self.tokens_per_month)
-        self.load()
+        capacity.Load(requests_per_s=1, texts=self.texts, tokens=self.tokens)
+        if self.waited_for:
+            self.load()
         if self.region is not None and not re.fullmatch(r"[a-z]{2,3}(-[a-z]+)+-[0-9]{1,2}", self.region):
             raise InputError(
                 f"{self.region!r} is not the name of an AWS region"
@@ -94,12 +96,16 @@ class Needs:
         if self.residency and not self.region:
             raise InputError("residency needs the region in which the texts must stay", cure="Say which with region.")
 
+    @property
+    def waited_for(self) -> bool:
+        """Whether requests have to be answered as they come, or only all of them in the end."""
+        return self.usage != "indexing" or self.p99_s is not None or self.requests_per_s is not None
+
     def load(self) -> capacity.Load:
         """The peak, as requests; where no latency was asked for, the service's limit stands for it."""
         rate = self.requests_per_s
         if rate is None:
-            each = max(1, self.texts) * max(1, self.tokens)  # what they are is checked below
-            rate = max(0.001, PEAK * self.tokens_per_month / SECONDS_A_MONTH / each)
+            rate = max(0.001, PEAK * self.tokens_per_month / SECONDS_A_MONTH / (self.texts * self.tokens))
         return capacity.Load(
             requests_per_s=rate, texts=self.texts, tokens=self.tokens, p99_s=60.0 if self.p99_s is None else self.p99_s
         )
@@ -311,7 +317,7 @@ class _Asked:
             spent = cost.monthly(way, cost.Workload(tokens_per_month=needs.tokens_per_month), self.prices)
             mean = api_mean_s(needs.texts, needs.tokens)
             return Figures(cost=spent, capacity=None, mean_s=mean, note=f"mean {mean:.2f} s when alone")
-        if needs.usage == "indexing" and needs.p99_s is None and needs.requests_per_s is None:
+        if not needs.waited_for:
             busy = needs.tokens_per_month / (self.prices.throughput[way] * 3600)  # instance-hours
             hours = max(min(busy, cost.HOURS_A_MONTH), Decimal(1))
             workload = cost.Workload(tokens_per_month=needs.tokens_per_month, hours=hours)
@@ -327,7 +333,7 @@ class _Asked:
 
     def assumed(self) -> Iterator[str]:
         needs = self.needs
-        if needs.requests_per_s is None and (needs.usage != "indexing" or needs.p99_s is not None):
+        if needs.requests_per_s is None and needs.waited_for:
             yield f"a peak of {needs.load().requests_per_s:.3g} requests a second, {PEAK:g} times the month's mean"
         if needs.texts == 1 and needs.usage != "indexing":
             yield "texts asked at the same time share requests, as jina_sm.Client sends them"
