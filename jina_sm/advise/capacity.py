@@ -103,8 +103,10 @@ class Fit:
         )
 
 
-def needed(load: Load, way: str = "sagemaker") -> Capacity:
+def needed(load: Load, way: str = "sagemaker", *, least: int = 1) -> Capacity:
     """The fewest instances of the published kind that keep the p99 of a load, by the published response times.
+
+    ``least``: there are so many anyway.
 
     >>> needed(Load(requests_per_s=2, p99_s=0.5)).instances
     1
@@ -113,7 +115,7 @@ def needed(load: Load, way: str = "sagemaker") -> Capacity:
     if way not in kinds:
         raise InputError(f"there are no instances to count with {way!r}", cure=f"It is {' or '.join(kinds)}.")
     found = error(profile(kinds[way]), published(way))
-    return needed_with(profile(kinds[way]), load, source=f"the model of {kinds[way]}, {found}")
+    return needed_with(profile(kinds[way]), load, least=least, source=f"the model of {kinds[way]}, {found}")
 
 
 def profile(instance: str) -> Profile:
@@ -131,7 +133,7 @@ def published(way: str) -> list[Measured]:
     ]
 
 
-def needed_with(model: Profile, load: Load, *, source: str = "a profile given") -> Capacity:
+def needed_with(model: Profile, load: Load, *, least: int = 1, source: str = "a profile given") -> Capacity:
     """The fewest instances of a profile that keep the p99 of a load.
 
     >>> needed_with(Profile(), Load(requests_per_s=30, tokens=500, p99_s=0.6, shared=False)).instances
@@ -154,7 +156,7 @@ def needed_with(model: Profile, load: Load, *, source: str = "a profile given") 
 
     if alone > min(load.p99_s, model.limit_s * model.time_scale):
         return answer(None)
-    least = max(1, math.ceil(load.requests_per_s / _ceiling(model, load)))
+    least = max(1, least, math.ceil(load.requests_per_s / _ceiling(model, load)))
     return answer(_fewest(lambda instances: _times(model, instances, open_ended)[1] <= load.p99_s, least))
 
 

@@ -50,6 +50,8 @@ ANSWERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 SECONDS_A_MONTH = float(cost.HOURS_A_MONTH) * 3600
 PEAK = 3.0  # times the mean, where no rate was given: an assumption, said with the answer
+GLAD_S: Mapping[str, float] = MappingProxyType({"search": 1.0, "rag": 3.0, "indexing": 60.0})
+"""The p99 for which a fleet is sized where none was asked for: assumed, said with the answer, and rules nothing out."""
 _LATENCIES = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0)
 _VOLUMES = tuple(10**power for power in range(6, 14))
 
@@ -299,17 +301,24 @@ class _Asked:
 
     def in_time(self, way: str) -> str:
         """Whether the latency wanted can be kept: yes, no, or perhaps where only means are known."""
+        if way != "jina_api":
+            return "yes" if not self.needs.waited_for or self.fleet(way).instances else "no"
         if self.needs.p99_s is None:
             return "yes"
-        if way != "jina_api":
-            return "yes" if self.capacity(way).instances else "no"
-        mean = api_mean_s(self.needs.texts, self.needs.tokens)
-        return "no" if mean > self.needs.p99_s else "perhaps"
+        return "no" if api_mean_s(self.needs.texts, self.needs.tokens) > self.needs.p99_s else "perhaps"
 
-    def capacity(self, way: str) -> capacity.Capacity:
+    def fleet(self, way: str, least: int = 1) -> capacity.Capacity:
+        """Of as many instances as the load needs; where no latency was asked for, of what its use is glad of."""
+        load = self.needs.load()
+        glad = dataclasses.replace(load, p99_s=GLAD_S[self.needs.usage]) if self.needs.p99_s is None else load
+        found = self._fleet(way, glad, least)
+        return found if found.instances or glad == load else self._fleet(way, load, least)
+
+    def _fleet(self, way: str, load: capacity.Load, least: int) -> capacity.Capacity:
         if fit := self.fits.get(way):
-            return capacity.needed_with(fit.profile, self.needs.load(), source=f"the model of what you measured, {fit}")
-        return capacity.needed(self.needs.load(), way)
+            source = f"the model of what you measured, {fit}"
+            return capacity.needed_with(fit.profile, load, least=least, source=source)
+        return capacity.needed(load, way, least=least)
 
     def figures(self, way: str) -> Figures:
         needs = self.needs
@@ -323,19 +332,22 @@ class _Asked:
             workload = cost.Workload(tokens_per_month=needs.tokens_per_month, hours=hours)
             spent = cost.monthly(way, workload, self.prices)
             return Figures(cost=spent, capacity=None, mean_s=None, note="up only while it indexes")
-        found = self.capacity(way)
+        volume = cost.monthly(way, cost.Workload(tokens_per_month=needs.tokens_per_month), self.prices).instances
+        found = self.fleet(way, volume)
         if found.instances is None:
-            return Figures(cost=None, capacity=found, mean_s=None, note="cannot be fast enough")
+            return Figures(cost=None, capacity=found, mean_s=None, note="no fleet up to 1,000")
         workload = cost.Workload(tokens_per_month=needs.tokens_per_month, least=found.instances)
         spent = cost.monthly(way, workload, self.prices)
-        note = "for the latency at the peak" if found.instances == spent.instances else "for the volume"
+        note = "for the latency at the peak" if found.instances > volume else "for the volume"
         return Figures(cost=spent, capacity=found, mean_s=None, note=note)
 
     def assumed(self) -> Iterator[str]:
         needs = self.needs
         if needs.requests_per_s is None and needs.waited_for:
             yield f"a peak of {needs.load().requests_per_s:.3g} requests a second, {PEAK:g} times the month's mean"
-        if needs.texts == 1 and needs.usage != "indexing":
+        if needs.p99_s is None and needs.waited_for:
+            yield f"fleets large enough for a p99 of {GLAD_S[needs.usage]:g} s where they can keep it"
+        if needs.texts == 1 and needs.waited_for:
             yield "texts asked at the same time share requests, as jina_sm.Client sends them"
         yield "throughputs and response times are of jina-embeddings-v3" + (
             "" if needs.model == "jina-embeddings-v3" else f"; {needs.model} will differ"

@@ -189,6 +189,25 @@ def test_the_fleet_recommended_is_the_fleet_priced_and_deployed() -> None:
     assert f"--instance-count {found.capacity.instances}" in advice.next[-1]
 
 
+def test_a_load_that_no_fleet_answers_is_sent_to_no_fleet() -> None:
+    needs = Needs(usage="search", requests_per_s=90_000, tokens=8000, security="account")
+    advice = recommend(needs)
+    assert advice.way is None
+    assert "sagemaker-too-slow" in {row.id for row in advice.ruled_out}
+
+
+def test_a_fleet_for_the_volume_is_shown_with_its_own_times() -> None:
+    found = recommend(
+        Needs(usage="search", security="perimeter", operations="gpu", tokens_per_month=10**11, p99_s=10)
+    ).figures["self_hosted"]
+    assert found.note == "for the volume"
+    assert found.cost is not None
+    assert found.capacity is not None
+    assert found.cost.instances == found.capacity.instances == 15
+    assert found.capacity.p99_s is not None
+    assert found.capacity.p99_s <= 10
+
+
 def test_a_measurement_of_ones_own_changes_the_figures() -> None:
     slow = [
         Measured(row.batch, row.tokens, row.concurrency, row.mean_s * 4) for row in capacities.published("sagemaker")
