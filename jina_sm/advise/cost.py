@@ -369,8 +369,8 @@ def break_even(
 ) -> list[Crossing]:
     """Where the cheaper of two ways changes, by tokens a month, up to ``most``; the first is from nothing on.
 
-    Of the workload everything holds but its tokens. Instances come whole, so a pair can cross more than once. Looks
-    no further than fleets of 2,000 instances.
+    Of the workload everything holds but its tokens. Instances come whole, so a pair can cross more than once. How far
+    it looks, ``searched`` says.
 
     >>> [crossing.cheaper for crossing in break_even("jina_api", "sagemaker", Workload(tokens_per_month=0))]
     ['jina_api']
@@ -404,17 +404,23 @@ def break_even(
     return found
 
 
+def searched(workload: Workload, prices: Prices | None = None, most: Decimal = Decimal(10) ** 12) -> Decimal:
+    """How many tokens a month ``break_even`` looks up to: ``most``, or what 2,000 instances can do."""
+    prices = prices or published()
+    slowest = min(prices.throughput[way] for way in WAYS[1:])
+    return min(most, slowest * 3600 * workload.utilisation * workload.hours / workload.peak * 2000)
+
+
 def _pieces(workload: Workload, prices: Prices, most: Decimal) -> Iterator[tuple[Decimal, Decimal]]:
     """Stretches of volume within which every cost is a straight line; a step is just after a capacity."""
+    most = searched(workload, prices, most)
     steps = {Decimal(0), most}
     for package in prices.packages:
         steps |= {package.tokens, *(package.usd / each.usd * each.tokens for each in prices.packages)}
     for way in WAYS[1:]:
         one = prices.throughput[way] * 3600 * workload.utilisation * workload.hours
         steps |= {one * workload.least, one * workload.least / workload.peak}
-        most = min(most, one / workload.peak * 2000)
         steps |= {one / workload.peak * number for number in range(1, int(most / (one / workload.peak)) + 1)}
-    steps.add(most)
     ends = sorted({step.to_integral_value(ROUND_FLOOR) for step in steps if 0 <= step <= most})
     for low, high in itertools.pairwise(ends):
         yield (low + 1 if low else low), high

@@ -159,12 +159,14 @@ def cost(
         )
     months = [] if workload is None else [[advise.monthly(way, workload, each) for way in WAYS] for each in prices]
     crossings = [] if workload is None else [_crossings(workload, each) for each in prices]
+    looked = [] if workload is None else [model_of_cost.searched(workload, each) for each in prices]
     odd = [] if live or any(given.values()) or throughput else model_of_cost.unexplained(table)
     if as_json:
-        return show.json(_json(table, prices, months, crossings, odd))
+        return show.json(_json(table, prices, months, crossings, looked, odd))
     _show_rows(table)
-    for each, there, found in zip(prices, months, crossings, strict=False):
-        _show_month(each, there, found)
+    for each, there, found, most in zip(prices, months, crossings, looked, strict=False):
+        _show_month(each, there)
+        _show_crossings(found, most)
     _show_notes(prices, odd, unused=() if months else ("storage", "egress"))
     return None
 
@@ -258,7 +260,7 @@ def _cents(usd: Decimal) -> str:
     return f"{usd:.2f}" if usd >= Decimal("0.02") else f"{usd:.3f}"
 
 
-def _show_month(prices: Prices, there: Sequence[Cost], crossings: Mapping[tuple[str, str], Sequence[Crossing]]) -> None:
+def _show_month(prices: Prices, there: Sequence[Cost]) -> None:
     items = list(dict.fromkeys(item for each in there for item in each.items))
     click.echo()
     click.echo(f"{there[0].tokens:,f} tokens a month, {prices.region}")
@@ -274,8 +276,11 @@ def _show_month(prices: Prices, there: Sequence[Cost], crossings: Mapping[tuple[
     lines.append(line("instances", [str(each.instances or "-") for each in there]))
     lines.append(line("idle", [f"{each.idle:.0%}" if each.idle is not None else "-" for each in there]))
     show.table(("USD", *(f"{each.way:>14}" for each in there)), lines)
+
+
+def _show_crossings(crossings: Mapping[tuple[str, str], Sequence[Crossing]], most: Decimal) -> None:
     click.echo()
-    click.echo("Cheaper of two, by tokens a month:")
+    click.echo(f"Cheaper of two, by tokens a month up to {_short(most)}:")
     for pair, found in crossings.items():
         click.echo(f"  {' and '.join(pair)}: {_stretches(found)}")
 
@@ -332,6 +337,7 @@ def _json(
     prices: Sequence[Prices],
     months: Sequence[Sequence[Cost]],
     crossings: Sequence[Mapping[tuple[str, str], Sequence[Crossing]]],
+    looked: Sequence[Decimal],
     odd: Sequence[str],
 ) -> dict[str, Any]:
     def number(usd: Decimal | None, digits: int = 4) -> float | None:
@@ -376,9 +382,10 @@ def _json(
             {
                 "region": there.region,
                 "between": pair,
+                "up_to_tokens": int(most),
                 "cheaper": [{"from_tokens": int(each.tokens), "way": each.cheaper} for each in found],
             }
-            for there, pairs in zip(prices, crossings, strict=True)
+            for there, pairs, most in zip(prices, crossings, looked, strict=True)
             for pair, found in pairs.items()
         ]
     return said

@@ -36,8 +36,12 @@ def test_every_leaf_decides_for_someone() -> None:
 
 def test_everything_that_rules_out_and_everything_said_is_reached() -> None:
     asked = [
-        *SOME[:: len(SOME) // 40],
-        *(needs for needs in SOME if needs.operations == "gpu" and needs.security == "vendor" and needs.usage != "rag"),
+        *SOME[:: len(SOME) // 8],
+        *(
+            needs
+            for needs in SOME
+            if needs.operations == "gpu" and needs.security == "vendor" and needs.usage == "search"
+        ),
         Needs(region="us-east-1", residency=True),
         *(
             Needs(
@@ -120,7 +124,7 @@ NEEDS = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(needs=NEEDS)
 def test_what_was_asked_for_is_never_traded_away(needs: Needs) -> None:
     advice = recommend(needs)
@@ -139,7 +143,7 @@ def test_what_was_asked_for_is_never_traded_away(needs: Needs) -> None:
     assert any(row.id == "security" for row in advice.said) == bool(advice.way)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(needs=NEEDS)
 def test_each_flip_flips(needs: Needs) -> None:
     advice = recommend(needs)
@@ -157,7 +161,7 @@ def test_each_flip_flips(needs: Needs) -> None:
         assert then != advice.way
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(needs=NEEDS)
 def test_the_next_commands_are_commands(needs: Needs) -> None:
     advice = recommend(needs)
