@@ -164,9 +164,9 @@ def cost(
     if as_json:
         return show.json(_json(table, prices, months, crossings, looked, odd))
     _show_rows(table)
-    for each, there, found, most in zip(prices, months, crossings, looked, strict=False):
+    for each, there, found, limit in zip(prices, months, crossings, looked, strict=False):
         _show_month(each, there)
-        _show_crossings(found, most)
+        _show_crossings(found, limit)
     _show_notes(prices, odd, unused=() if months else ("storage", "egress"))
     return None
 
