@@ -137,7 +137,7 @@ def needed_with(model: Profile, load: Load, *, least: int = 1, source: str = "a 
     """The fewest instances of a profile that keep the p99 of a load.
 
     >>> needed_with(Profile(), Load(requests_per_s=30, tokens=500, p99_s=0.6, shared=False)).instances
-    4
+    3
     """
     tokens = load.texts * load.tokens
     alone = model.before_s(load.texts) + model.work_s(tokens)

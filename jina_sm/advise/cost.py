@@ -220,7 +220,7 @@ def monthly(way: str, workload: Workload, prices: Prices | None = None) -> Cost:
     """A month of a workload by one way. Raises InputError where it does not fit into the instances allowed.
 
     >>> monthly("jina_api", Workload(tokens_per_month=50_000_000)).total
-    Decimal('1.00')
+    Decimal('1')
     """
     if way not in WAYS:
         raise InputError(f"no way {way!r}{catalog.nearest(way, WAYS)}")

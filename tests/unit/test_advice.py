@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import itertools
 import re
 import shlex
@@ -15,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jina_sm import catalog
-from jina_sm.advise import Fit, Measured, Needs, fitted, published, recommend
+from jina_sm.advise import Fit, Measured, Needs, choice, fitted, published, recommend
 from jina_sm.advise import capacity as capacities
+from jina_sm.advise import cost as costs
 from jina_sm.advise.choice import ANSWERS, decided, rules
 from jina_sm.advise.figures import WAYS, figures
 from jina_sm.cli import cli
@@ -241,7 +243,7 @@ def test_prices_of_ones_own_change_the_choice() -> None:
 
 def test_weights_that_are_free_cost_no_licence() -> None:
     needs = Needs(usage="search", security="perimeter", operations="gpu")
-    costs = {
+    spent = {
         name: recommend(dataclasses.replace(needs, **more)).figures["self_hosted"].cost
         for name, more in {
             "v3": {},
@@ -249,7 +251,7 @@ def test_weights_that_are_free_cost_no_licence() -> None:
             "hobby": {"commercial": False},
         }.items()
     }
-    licences = {name: cost.items["licence"] for name, cost in costs.items() if cost}
+    licences = {name: cost.items["licence"] for name, cost in spent.items() if cost}
     assert licences["v2"] == licences["hobby"] == 0
     assert licences["v3"] > 1666
 
@@ -281,3 +283,10 @@ def test_an_answer_that_cannot_be_is_refused_by_name(wrong: dict[str, Any], name
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(InputError, match="no model 'jina-embeddings-v33'; did you mean"):
         recommend(Needs(model="jina-embeddings-v33"))
+
+
+@pytest.mark.parametrize("module", [capacities, costs, choice], ids=lambda module: module.__name__)
+def test_the_calls_in_the_docstrings_give_what_they_show(module: Any) -> None:
+    failed, tried = doctest.testmod(module)
+    assert failed == 0
+    assert tried > 2
