@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -19,7 +17,6 @@ from jina_sm.advise.cost import REGIONS, searched, unexplained
 from jina_sm.advise.figures import WAYS, figures
 from jina_sm.errors import InputError
 
-PUBLISHED = Path(__file__).parents[3] / "shared" / "reference" / "published-benchmark.json"
 CENT = Decimal("0.01")
 
 
@@ -54,30 +51,6 @@ def test_what_the_inputs_do_not_give_is_reported_and_not_forced() -> None:
     assert any("sagemaker in us-east-1: printed 0.0723, the inputs give 0.0722" in line for line in said)
     assert "printed 0.32" in said[-1]
     assert all(row.usd_per_1m_tokens.quantize(CENT) != Decimal("0.32") for row in rows())
-
-
-@pytest.mark.skipif(not PUBLISHED.exists(), reason="the published measurements are not here")
-def test_the_figures_are_those_published() -> None:
-    there = json.loads(PUBLISHED.read_text())
-    for region in REGIONS:
-        ours, hosted, own = published(region), there["cost"]["sagemaker"][region], there["cost"]["self_hosted"][region]
-        assert (float(ours.instance), float(ours.software)) == (
-            hosted["instance_usd_per_h"],
-            hosted["license_usd_per_h"],
-        )
-        assert float(ours.ec2) == own["instance_usd_per_h"]
-        assert float(figures()["printed"]["sagemaker"][region]) == hosted["usd_per_1m_tokens"]
-        assert float(figures()["printed"]["self_hosted"][region]) == own["usd_per_1m_tokens"]
-    for way, name in (("jina_api", "jina_api"), ("sagemaker", "sagemaker"), ("self_hosted", "self_hosted_no_batching")):
-        summary = figures()["summary"][way]
-        assert summary["success_rate"] == there["summary"]["request_success_rate"][name]
-        assert summary["latency_by_success_s"] == there["summary"]["latency_normalized_by_success_rate_s"][name]
-        assert summary["peak_tokens_per_s"] == there["summary"]["peak_token_throughput_tokens_per_s"][name]
-        assert figures()["responses"][way] == [
-            [row["batch_size"], row["passage_tokens"], row["concurrency"], row["response_ms"]]
-            for row in there["response_time"]
-            if row["system"] == name
-        ]
 
 
 def test_every_price_says_where_it_is_from() -> None:
