@@ -29,8 +29,8 @@ from jina_sm import Spec, catalog, local
 from jina_sm.deploy import run
 from jina_sm.local.constant import Constant
 from jina_sm.local.models import fitted
-from jina_sm.local.profile import PROFILES
 from jina_sm.packing import Limits
+from jina_sm.profile import PROFILES
 
 MODEL, REGION, PROFILE = "jina-embeddings-v3", "us-east-1", "ml.g5.xlarge"
 READ = "import json, sys, time; import numpy as np; texts = json.load(open(sys.argv[1]))"

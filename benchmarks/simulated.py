@@ -2,7 +2,7 @@
 The client's machine against endpoints that exist only as a formula, in simulated time: hours pass in seconds.
 
 What is measured is ``jina_sm.exchange`` and ``jina_sm.packing`` as they are, driven by a clock that jumps, against
-``jina_sm.local.profile.Fleet``. Beside them, on the same endpoint and with the same luck: a pool of ten threads that
+``jina_sm.profile.Fleet``. Beside them, on the same endpoint and with the same luck: a pool of ten threads that
 send 64 texts each, as a careful user would write it.
 
     make benchmark-simulated                    all of it:
@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from jina_sm import errors, packing
 from jina_sm.client import IN_FLIGHT
 from jina_sm.exchange import Call, Exchange, Send, Wake, Work
-from jina_sm.local.profile import PROFILES, Fleet, Profile
 from jina_sm.packing import Limits, Size, Sizes
+from jina_sm.profile import PROFILES, Fleet, Profile
 from jina_sm.retry import Policy
 
 BYTES_A_ROW = 13_000

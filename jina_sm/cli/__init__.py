@@ -13,7 +13,7 @@ import sys
 import click
 
 from jina_sm import __version__
-from jina_sm.cli import deployment, guards, local, models, preflight, search, subscriptions
+from jina_sm.cli import advise, cost, deployment, guards, local, models, preflight, search, subscriptions
 from jina_sm.errors import JinaSMError
 
 _debugging: list[click.Context] = []
@@ -53,6 +53,8 @@ for _command in (
     search.embed,
     search.rerank,
     search.read,
+    cost.cost,
+    advise.advise,
     local.local,
 ):
     cli.add_command(_command)

@@ -4,6 +4,7 @@ What an instance-hour costs: AWS's price from its Pricing API, else the figure J
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -27,9 +28,33 @@ class Price:
 def instance_price(aws: Any, known: Catalog, instance_type: str, region: str) -> Price:
     """USD an hour of one hosting instance, without the software. Never raises: an unknown price is said to be."""
     wanted = {"instanceName": instance_type, "component": "Hosting", "regionCode": region}
+    price = _hour(aws, "AmazonSageMaker", wanted)
+    published = known.prices.instances.get(instance_type, {}).get(region)
+    if price.usd is None and published:
+        return Price(Decimal(published), f"published {known.prices.date} ({price.source})")
+    return price
+
+
+def machine_price(aws: Any, instance_type: str, region: str) -> Price:
+    """USD an hour of one EC2 machine with plain Linux, on demand. Never raises: an unknown price is said to be.
+
+    The filters are those of public examples, not tried on AWS.
+    """
+    wanted = {
+        "instanceType": instance_type,
+        "regionCode": region,
+        "operatingSystem": "Linux",
+        "tenancy": "Shared",
+        "preInstalledSw": "NA",
+        "capacitystatus": "Used",  # others are reservations of capacity
+    }
+    return _hour(aws, "AmazonEC2", wanted)
+
+
+def _hour(aws: Any, service: str, wanted: Mapping[str, str]) -> Price:
     try:
         found = client(aws, "pricing", REGION).get_products(
-            ServiceCode="AmazonSageMaker",
+            ServiceCode=service,
             Filters=[{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()],
         )["PriceList"]
         for product in found:
@@ -37,10 +62,6 @@ def instance_price(aws: Any, known: Catalog, instance_type: str, region: str) ->
                 for dimension in term["priceDimensions"].values():
                     if dimension["unit"].lower().startswith(("hr", "hour")):
                         return Price(Decimal(dimension["pricePerUnit"]["USD"]), "AWS Pricing API")
-        reason = "not in the Pricing API"
-    except Exception as error:  # denied, unreachable, or a shape we do not know: the deploy does not depend on it
-        reason = f"Pricing API: {type(error).__name__}"
-    published = known.prices.instances.get(instance_type, {}).get(region)
-    if published:
-        return Price(Decimal(published), f"published {known.prices.date} ({reason})")
-    return Price(None, reason)
+        return Price(None, "not in the Pricing API")
+    except Exception as error:  # denied, unreachable, or a shape we do not know: nothing depends on it
+        return Price(None, f"Pricing API: {type(error).__name__}")

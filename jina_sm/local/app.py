@@ -35,10 +35,10 @@ from jina_sm.local.container import Broken
 from jina_sm.local.faults import UNHEALTHY, Fault, disordered
 from jina_sm.local.models import Encoder, Rounds, UniversalSentenceEncoder
 from jina_sm.local.pace import TIMED_OUT, Paced, Paces
-from jina_sm.local.profile import Profile
 from jina_sm.local.protocol import Receive, Refusal, Reply, Send, answer, refused, service
 from jina_sm.local.scenario import Scenario
 from jina_sm.local.state import ORDINARY, Endpoint, Fate, State, wall
+from jina_sm.profile import Profile
 
 _log = logging.getLogger(__name__)
 VECTORS: Mapping[str, str] = {

@@ -8,12 +8,13 @@ are other offers, a free trial, an approval to wait for, or a payment that fails
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from jina_sm.advise.figures import figures
 from jina_sm.catalog import Model
 from jina_sm.local.offers import MANDATORY, SELLER, TRIAL, Offer, digest, offers
 from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page
@@ -366,28 +367,37 @@ class Agreements:
 
 @dataclass(frozen=True)
 class PriceList:
-    """AWS's own prices, as far as the catalogue has them."""
+    """AWS's own prices, as far as they were published with the models'."""
 
     _state: State
 
     def get_products(self, asked: Asked) -> Answer:
+        terms = asked.get("Filters", [])
+        if any(term["Type"] != "TERM_MATCH" for term in terms):
+            raise Refusal("InvalidParameterException", "the local stack knows TERM_MATCH filters only")
         found = []
-        for instance, regions in self._state.catalog.prices.instances.items():
-            for region, usd in regions.items():
-                facts = {"instanceName": instance, "component": "Hosting", "regionCode": region}
+        for facts, usd in self._rates(asked["ServiceCode"]):
+            if all(facts.get(term["Field"]) == term["Value"] for term in terms):
                 rate = {"unit": "Hrs", "pricePerUnit": {"USD": usd}}
                 product = {
                     "product": {"attributes": facts},
                     "terms": {"OnDemand": {"1": {"priceDimensions": {"1": rate}}}},
                 }
-                terms = asked.get("Filters", [])
-                if any(term["Type"] != "TERM_MATCH" for term in terms):
-                    raise Refusal("InvalidParameterException", "the local stack knows TERM_MATCH filters only")
-                if asked["ServiceCode"] == "AmazonSageMaker" and all(
-                    facts.get(term["Field"]) == term["Value"] for term in terms
-                ):
-                    found.append(orjson.dumps(product).decode())
+                found.append(orjson.dumps(product).decode())
         return {"FormatVersion": "aws_v1", "PriceList": found}
+
+    def _rates(self, service: str) -> Iterator[tuple[Mapping[str, str], str]]:
+        if service == "AmazonSageMaker":
+            for instance, regions in self._state.catalog.prices.instances.items():
+                for region, usd in regions.items():
+                    yield {"instanceName": instance, "component": "Hosting", "regionCode": region}, usd
+        elif service == "AmazonEC2":
+            machine = figures()["ec2"]
+            for region in self._state.catalog.regions:
+                if region in machine:
+                    kind = {"operatingSystem": "Linux", "tenancy": "Shared", "preInstalledSw": "NA"}
+                    place = {"instanceType": machine["instance"], "regionCode": region, "capacitystatus": "Used"}
+                    yield kind | place, machine[region]
 
 
 def _fits(facts: Mapping[str, str], asked: Asked) -> bool:

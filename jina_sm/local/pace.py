@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 
 from jina_sm.local.container import Broken
 from jina_sm.local.models import Rounds
-from jina_sm.local.profile import Fleet, Profile
 from jina_sm.local.state import Deployment
+from jina_sm.profile import Fleet, Profile
 
 TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "

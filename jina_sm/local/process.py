@@ -52,7 +52,7 @@ class Speed:
     vectors: str = "stand-in"
 
     def __post_init__(self) -> None:
-        from jina_sm.local.profile import PROFILES
+        from jina_sm.profile import PROFILES
 
         if self.profile not in (None, *PROFILES):
             raise InputError(f"there is no profile {self.profile!r}; there is {', '.join(PROFILES)}")
@@ -80,7 +80,7 @@ def serve(
     with _bound(port) as listening:
         from jina_sm.local.app import Stack
         from jina_sm.local.constant import Constant
-        from jina_sm.local.profile import PROFILES
+        from jina_sm.profile import PROFILES
 
         profile = replace(PROFILES[speed.profile], time_scale=speed.time_scale) if speed.profile else None
         model = Constant() if speed.vectors == "constant" else None

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from jina_sm import catalog, local
 from jina_sm.errors import InputError
 from jina_sm.local.constant import Constant
-from jina_sm.local.profile import Profile
+from jina_sm.profile import Profile
 from jina_sm.values import Vectors
 from tests.conftest import Served
 

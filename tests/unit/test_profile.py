@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_sm.local.constant import Constant
-from jina_sm.local.profile import NOMINAL, PROFILES, Done, Fleet, Profile
+from jina_sm.profile import NOMINAL, PROFILES, Done, Fleet, Profile
 from jina_sm.tokens import estimate
 
 G5 = PROFILES["ml.g5.xlarge"]
