@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check tests notebook notebook-sagemaker third-party format clean \
+.PHONY: demo test check tests infra notebook notebook-sagemaker third-party format clean \
 	benchmark-startup benchmark-decode benchmark-ingest \
 	benchmark-bulk benchmark-simulated
 
@@ -23,6 +23,10 @@ check: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# What is generated from the plan; a test says when it is no more what is there.
+infra: $(VENV)/.dev
+	$(BIN)/jina-sm iam --output infra/iam
 
 notebook: $(VENV)/.dev
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb

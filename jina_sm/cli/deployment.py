@@ -79,6 +79,7 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 @click.option("--ttl", metavar="DURATION", help="AWS deletes the endpoint after it (90m, 8h, 2d).")
 @click.option("--name", help="The endpoint's, instead of the model's (jina-sm- is put before it).")
 @click.option("--role-arn", help="The execution role; default: found by convention.")
+@click.option("--create-role", is_flag=True, help="Make the execution role jina-sm-execution if there is none.")
 @click.option("--package-arn", help="The model package's, where the catalogue has none or an old one.")
 @click.option("--shared-licence", is_flag=True, help="Another account shares its subscription with this one.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be changed and what it costs; do nothing.")
@@ -95,6 +96,7 @@ def deploy(
     ttl: str | None,
     name: str | None,
     role_arn: str | None,
+    create_role: bool,
     package_arn: str | None,
     shared_licence: bool,
     only_plan: bool,
@@ -133,7 +135,10 @@ def deploy(
     else:
         home = _home(regions, aws)
         wanted = [spec.checked(known, model=model, regions=home, **given) for model in models]
-    plans = [run.plan(each, session=aws, known=known, shared_licence=shared_licence) for each in wanted]
+    plans = [
+        run.plan(each, session=aws, known=known, shared_licence=shared_licence, create_role=create_role)
+        for each in wanted
+    ]
     flat = len(plans) == 1 and not file
     if only_plan and as_json:
         said = [_plan_json(plan) for plan in plans]
@@ -239,6 +244,8 @@ def teardown(
         show.confirm("Remove this?", yes)
     with reported(as_json), show.progress([found.region for found in there]) as listener:
         left = run.teardown(model=model, session=aws, inventory=inventory, on_event=listener)
+    for name in dict.fromkeys(step.name for step in left.role):
+        show.say(f"role {name} stays: removing it takes the policy that `jina-sm iam role-maker` prints")
     if as_json:
         return show.json(_inventory_json(left))
     _show_inventory(left)

@@ -19,13 +19,16 @@ from typing import Any, TypeVar
 from jina_sm import catalog
 from jina_sm.clock import Clock
 from jina_sm.deploy import plan as plans
+from jina_sm.deploy import roles
 from jina_sm.deploy.aws import (
     ControlPlane,
     NotYetError,
     disabled,
     execution_role,
+    execution_role_left,
     failure,
     identity,
+    made_role,
     schedule_role,
     schedule_role_left,
 )
@@ -35,7 +38,15 @@ from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.scaling import Scaling
 from jina_sm.deploy.spec import Spec, checked
 from jina_sm.deploy.ttl import Ttl
-from jina_sm.errors import DeployError, EndpointFailedError, JinaSMError, NotSubscribedError, PartialError
+from jina_sm.errors import (
+    AuthError,
+    DeployError,
+    EndpointFailedError,
+    InputError,
+    JinaSMError,
+    NotSubscribedError,
+    PartialError,
+)
 from jina_sm.transport.session import session as default_session
 
 WAIT_S = 3600.0
@@ -108,7 +119,7 @@ class Found:
 class Inventory:
     """What was found in every region looked at, and where looking failed.
 
-    ``role``: the calls that remove the role of schedules, if that was asked for and there is one of ours.
+    ``role``: the calls that remove the roles that are ours and that nothing uses, if they were asked for.
     """
 
     found: Mapping[str, Found]
@@ -145,11 +156,17 @@ def subscribe(
 
 
 def plan(
-    spec: Spec, *, session: Any = None, known: catalog.Catalog | None = None, shared_licence: bool = False
+    spec: Spec,
+    *,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+    shared_licence: bool = False,
+    create_role: bool = False,
 ) -> Plan:
     """What ``deploy`` would do, and at what price. Changes nothing.
 
     ``shared_licence``: another account shares its subscription with this one, which the Marketplace does not tell.
+    ``create_role``: the plan makes the execution role ``jina-sm-execution`` if there is none.
 
     Raises NotSubscribedError, InputError, AuthError or DeployError for what would stop it, before anything is made.
     """
@@ -167,7 +184,13 @@ def plan(
             cure=f"`jina-sm subscribe {model.key}` shows the price and subscribes. "
             "If another account shares its licence with this one, pass --shared-licence.",
         )
-    role = spec.role_arn or execution_role(aws, home)
+    if create_role and spec.role_arn:
+        raise InputError(f"role_arn={spec.role_arn!r} and --create-role: take one of them")
+    making: tuple[Call, ...] = ()
+    if create_role:
+        role, making = made_role(aws, home, vpc=bool(spec.vpc))
+    else:
+        role = spec.role_arn or execution_role(aws, home)
     scaled, ends = spec.autoscaling, None
     if spec.ttl:
         acting, making = schedule_role(aws, home)
@@ -189,6 +212,7 @@ def plan(
             kms_key=spec.kms_key,
             scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
             ttl=ends,
+            making=making,
         )
         state = ControlPlane(aws, region).observe(desired.endpoint)
         return RegionPlan(
@@ -230,6 +254,8 @@ def deploy(
         return _deployed(agreed.regions[region], Walk(ControlPlane(aws, region), on_event, clock, stop))
 
     done, failed = side_by_side(agreed.regions, in_region)
+    if failed and not done:
+        _unmake_role([agreed], aws, on_event, clock)
     raise_if(failed, done, f"deploying {agreed.spec.model} failed")
     return done
 
@@ -258,6 +284,8 @@ def deploy_all(
         return _deployed(there, Walk(ControlPlane(aws, there.desired.region), listener, clock, stop))
 
     done, failed = side_by_side(places, at)
+    if failed and not done:
+        _unmake_role(agreed, aws, on_event, clock)
     raise_if(failed, done, "deploying failed")
     endpoints: dict[str, dict[str, Endpoint]] = {}
     for label, endpoint in done.items():
@@ -283,6 +311,23 @@ def _deployed(there: RegionPlan, walk: Walk) -> Endpoint:
     return endpoint
 
 
+def _unmake_role(agreed: Iterable[Plan], aws: Any, on_event: Listener | None, clock: Clock) -> None:
+    """Removes the execution role that this run made, unless anything of ours is left or anyone's model uses it."""
+    plans_of = [there for plan in agreed for there in plan.regions.values()]
+    making = {call.operation for there in plans_of for call in there.desired.making}
+    if "create_role" not in making:
+        return
+    home = plans_of[0].desired.region
+    try:
+        inventory = status(role=True, session=aws)
+        left = any(found.state.models for found in inventory.found.values())
+        calls = [call for call in inventory.role if call.name == roles.ROLE]
+        if calls and not left and not inventory.failed:
+            Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(calls)
+    except JinaSMError as error:  # it costs nothing, and teardown finds it
+        _log.info("role %s stays: %s", roles.ROLE, error)
+
+
 def status(
     *,
     model: str | None = None,
@@ -294,7 +339,8 @@ def status(
 ) -> Inventory:
     """What there is of ours, in the regions given or in all of the catalogue's, of one model or of all.
 
-    ``logs``: also the log groups of the endpoints, which go by name. ``role``: also the role of schedules.
+    ``logs``: also the log groups of the endpoints, which go by name. ``role``: also the roles that are ours and that
+    nothing uses.
     """
     known = known or catalog.load()
     aws = session or default_session()
@@ -313,7 +359,12 @@ def status(
             raise
 
     done, failed = side_by_side(looked_at, at)
-    left = schedule_role_left(aws, looked_at[0]) if role else ()
+    left: tuple[Call, ...] = ()
+    if role:
+        left = schedule_role_left(aws, looked_at[0])
+        role_arn, removal = execution_role_left(aws, looked_at[0])
+        if removal and not failed and not _used(role_arn, done, aws):
+            left += removal
     return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed), role=left)
 
 
@@ -330,7 +381,8 @@ def teardown(
 ) -> Inventory:
     """Removes all of ours (of one model, or of every one), then looks again: what it returns is what is left.
 
-    Only what carries our tags is removed; log groups, if the inventory has them, by their endpoint's name. Raises
+    Only what carries our tags is removed; log groups, if the inventory has them, by their endpoint's name. Roles that
+    one may not remove stay, and the inventory says so. Raises
     PartialError where a region could not be listed or emptied.
     """
     aws, known = session or default_session(), known or catalog.load()
@@ -363,11 +415,25 @@ def teardown(
     done, failed = side_by_side(todo, empty)
     failed = {**inventory.failed, **failed}
     raise_if(failed, done, "teardown is not complete", several=True)
-    home = next(iter(inventory.found), None)
-    if home and inventory.role:  # nothing needs it any more
-        Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(inventory.role)
+    home, kept = next(iter(inventory.found), None), inventory.role
+    if home and inventory.role:  # nothing needs them any more
+        try:
+            Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(inventory.role)
+            kept = ()
+        except AuthError as error:  # who may not make roles can still tear down; a role costs nothing
+            _log.info("roles stay: %s", error)
     left = {region: Found(region=region, skipped=found.skipped) for region, found in inventory.found.items()}
-    return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}))
+    return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}), role=kept)
+
+
+def _used(role_arn: str, found: Mapping[str, Found], aws: Any) -> bool:
+    """Whether a model that is not ours runs as that role, somewhere; where it could not be seen, it may."""
+
+    def uses(region: str, _: threading.Event) -> bool:
+        return ControlPlane(aws, region).uses(role_arn, beside=found[region].state.models)
+
+    used, unseen = side_by_side([each.region for each in found.values() if not each.skipped], uses)
+    return bool(unseen) or any(used.values())
 
 
 class StoppedError(Exception):
@@ -453,10 +519,16 @@ class Walk:
         while True:
             try:
                 return self.control.take(step)
-            except NotYetError:
-                if self._stop.is_set() or self._clock.now() - began > _SEEN_S:
+            except (NotYetError, AuthError) as error:
+                # What may pass a role is refused for a moment too, where the role is new.
+                fresh = not isinstance(error, AuthError) or (error.action == "iam:PassRole" and self._made_role)
+                if not fresh or self._stop.is_set() or self._clock.now() - began > _SEEN_S:
                     raise
             self._clock.sleep(_SEEN_POLL_S)
+
+    @property
+    def _made_role(self) -> bool:
+        return any(call.operation == "create_role" for call in self._made)
 
     def roll_back(self, name: str, error: Exception) -> None:
         """Removes what was made here, if anything, and says in the error what had to stay."""
