@@ -27,6 +27,7 @@ tests: $(VENV)/.dev
 # What is generated from the plan; a test says when it is no more what is there.
 infra: $(VENV)/.dev
 	$(BIN)/jina-sm iam --output infra/iam
+	$(BIN)/jina-sm export -f infra/cloudformation/jina-sm.toml --output infra/cloudformation
 
 notebook: $(VENV)/.dev
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb

@@ -13,7 +13,7 @@ import sys
 import click
 
 from jina_sm import __version__
-from jina_sm.cli import deployment, guards, iam, local, models, search
+from jina_sm.cli import deployment, export, guards, iam, local, models, search
 from jina_sm.errors import JinaSMError
 
 _debugging: list[click.Context] = []
@@ -50,6 +50,7 @@ for _command in (
     search.rerank,
     search.read,
     iam.iam,
+    export.export,
     local.local,
 ):
     cli.add_command(_command)

@@ -109,7 +109,9 @@ class ControlPlane:
         try:
             with self._translated(call.name):
                 getattr(self._of(call.service), call.operation)(**call.params)
-        except NotThereError:
+        except NotThereError as error:
+            if call.operation == "put_role_policy":  # the role was made a moment ago
+                raise NotYetError(error.message, target=call.name, region=self.region) from None
             if not call.operation.startswith(("delete_", "deregister_")):
                 raise
         except ThereAlreadyError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import orjson
@@ -381,9 +382,16 @@ def documents(
     }
 
 
-def allowing(action: str) -> str | None:
-    """The policy that has an action, by IAM's name for it; None: none of ours has it."""
-    return next((who for who in POLICIES if any(need.action == action for need in needs(who))), None)
+def allowing(action: str, resource: str = "") -> str | None:
+    """The policy that has an action, by IAM's name for it, on that ARN if it is one; None: none of ours has it."""
+    for who in POLICIES:
+        for need in needs(who):
+            patterns = (each.replace("{account}", "*") for each in need.scope.resources)
+            if need.action == action and (
+                not resource.startswith("arn:") or any(fnmatchcase(resource, each) for each in patterns)
+            ):
+                return who
+    return None
 
 
 def reasons(who: str) -> dict[str, list[str]]:

@@ -35,7 +35,6 @@ from jina_sm.deploy.aws import (
 from jina_sm.deploy.marketplace import Agreement, Marketplace, Offer
 from jina_sm.deploy.plan import Call, Desired, Endpoint, State, Step, Wait
 from jina_sm.deploy.pricing import Price, instance_price
-from jina_sm.deploy.scaling import Scaling
 from jina_sm.deploy.spec import Spec, checked
 from jina_sm.deploy.ttl import Ttl
 from jina_sm.errors import (
@@ -191,29 +190,13 @@ def plan(
         role, making = made_role(aws, home, vpc=bool(spec.vpc))
     else:
         role = spec.role_arn or execution_role(aws, home)
-    scaled, ends = spec.autoscaling, None
+    ends = None
     if spec.ttl:
         acting, making = schedule_role(aws, home)
         ends = Ttl(seconds=spec.ttl, ends=datetime.now(UTC) + timedelta(seconds=spec.ttl), role_arn=acting, role=making)
 
     def of_region(region: str, _: threading.Event) -> RegionPlan:
-        desired = Desired(
-            region=region,
-            model=model.key,
-            endpoint=catalog.endpoint_name(model, spec.name),
-            package_arn=known.package_arn(model, region),
-            role_arn=role,
-            instance_type=spec.instance_type,
-            instance_count=max(spec.instance_count, scaled.min if scaled else 1),
-            fallbacks=spec.instance_types[1:],
-            tags=spec.tags,
-            subnets=spec.vpc[region].subnets if region in spec.vpc else (),
-            security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
-            kms_key=spec.kms_key,
-            scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
-            ttl=ends,
-            making=making,
-        )
+        desired = plans.desired(spec, known, region, role_arn=role, making=making, ends=ends)
         state = ControlPlane(aws, region).observe(desired.endpoint)
         return RegionPlan(
             desired=desired,

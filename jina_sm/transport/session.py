@@ -25,7 +25,7 @@ UNKNOWN = frozenset(
     }
 )  # fmt: skip
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized"})
-_NOT_ALLOWED = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)")
+_NOT_ALLOWED = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)(?: on resource: (\S+))?")
 # Refusals that no policy of one's own mends, by AWS's words.
 _ELSEWHERE = (
     ("service control policy", "A service control policy of the organisation forbids it: ask whoever manages that."),
@@ -126,14 +126,15 @@ def _missing(message: str) -> tuple[str | None, str]:
     named = _NOT_ALLOWED.search(message)
     if named is None:
         return None, "Ask whoever manages the account for that permission."
-    action = named[1]
+    action, resource = named[1], named[2] or ""
     for words, cure in _ELSEWHERE:
         if words in message:
             return action, cure
-    who = permissions.allowing(action)
-    if who is None:
-        return action, f"Ask whoever manages the account for {action}."
-    return action, f"The policy that `jina-sm iam {who}` prints allows {action}."
+    if who := permissions.allowing(action, resource):
+        return action, f"The policy that `jina-sm iam {who}` prints allows {action} on what this tool makes."
+    if action == "iam:PassRole":
+        return action, f"`jina-sm iam operator --role-arn {resource}` prints a policy that allows it."
+    return action, f"Ask whoever manages the account for {action}" + (f" on {resource}." if resource else ".")
 
 
 def line(error: object) -> str:

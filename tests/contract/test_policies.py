@@ -145,8 +145,12 @@ WHY = "because no identity-based policy allows the action"
 @pytest.mark.parametrize(
     ("message", "action", "cure"),
     [
-        (f"User: arn:aws:iam::1:user/a is not authorized to perform: sagemaker:CreateModel on resource: arn:x {WHY}", "sagemaker:CreateModel", "`jina-sm iam operator`"),
-        (f"User: arn:aws:sts::1:assumed-role/a/b is not authorized to perform: sagemaker:DescribeEndpoint on resource: arn:x {WHY}", "sagemaker:DescribeEndpoint", "`jina-sm iam viewer`"),
+        (f"User: arn:aws:iam::1:user/a is not authorized to perform: sagemaker:CreateModel on resource: arn:aws:sagemaker:us-east-1:1:model/jina-sm-a {WHY}", "sagemaker:CreateModel", "`jina-sm iam operator`"),
+        (f"User: arn:aws:sts::1:assumed-role/a/b is not authorized to perform: sagemaker:DescribeEndpoint on resource: arn:aws:sagemaker:us-east-1:1:endpoint/theirs {WHY}", "sagemaker:DescribeEndpoint", "`jina-sm iam viewer`"),
+        (f"User: a is not authorized to perform: sagemaker:DeleteEndpoint on resource: arn:aws:sagemaker:us-east-1:1:endpoint/jina-sm-a {WHY}", "sagemaker:DeleteEndpoint", "`jina-sm iam operator`"),
+        (f"User: a is not authorized to perform: sagemaker:DeleteEndpoint on resource: arn:aws:sagemaker:us-east-1:1:endpoint/theirs {WHY}", "sagemaker:DeleteEndpoint", "sagemaker:DeleteEndpoint on arn:aws:sagemaker:us-east-1:1:endpoint/theirs."),
+        (f"User: a is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/jina-sm-execution {WHY}", "iam:PassRole", "`jina-sm iam operator`"),
+        (f"User: a is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/own {WHY}", "iam:PassRole", "`jina-sm iam operator --role-arn arn:aws:iam::1:role/own`"),
         (f"User: a is not authorized to perform: sagemaker:InvokeEndpointWithResponseStream on resource: x {WHY}", "sagemaker:InvokeEndpointWithResponseStream", "`jina-sm iam caller`"),
         (f"User: a is not authorized to perform: iam:PutRolePolicy on resource: role jina-sm-execution {WHY}", "iam:PutRolePolicy", "`jina-sm iam role-maker`"),
         ("User: a is not authorized to perform: iam:PassRole on resource: x because no permissions boundary allows the iam:PassRole action", "iam:PassRole", "permissions boundary"),

@@ -108,7 +108,7 @@ def test_two_roles_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("status", "words"),
     [
         (400, "Could not assume role arn:x. Please ensure that the role exists and allows principal 'sagemaker.amazonaws.com' to assume the role."),
-        (403, "User: a is not authorized to perform: iam:PassRole on resource: arn:x because no identity-based policy allows it"),
+        (403, "User: a is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/jina-sm-execution because no identity-based policy allows it"),
     ],
 )  # fmt: skip
 def test_a_role_that_is_not_seen_yet_is_waited_for(account: Served, status: int, words: str) -> None:
@@ -121,7 +121,7 @@ def test_a_role_that_is_not_seen_yet_is_waited_for(account: Served, status: int,
 def test_a_role_that_may_never_be_passed_is_not_waited_for_and_the_permission_is_named(account: Served) -> None:
     run.deploy(run.plan(PLAIN, create_role=True))
     run.teardown(regions=[REGION])
-    words = "User: a is not authorized to perform: iam:PassRole on resource: arn:x because no identity-based policy allows it"
+    words = "User: a is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/jina-sm-execution because no identity-based policy allows it"
     local.fault("error", "CreateModel", port=account.port, status=403, reason=words)
     clock, waits = patient()
     with pytest.raises(errors.AuthError, match="jina-sm iam operator") as caught:
