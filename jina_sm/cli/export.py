@@ -86,12 +86,12 @@ def _wanted(models: tuple[str, ...], file: Path | None, regions: tuple[str, ...]
 
 def _placed(wanted: list[Spec], known: Any) -> dict[str, list[Any]]:
     """What is wanted, by region."""
-    from jina_sm.deploy import plan
+    from jina_sm.deploy import run
 
     found: dict[str, list[Any]] = {}
     for spec in wanted:
         for region in spec.regions:
-            desired = plan.desired(spec, known, region, role_arn=spec.role_arn or "")
+            desired = run.desired_in(spec, region, role_arn=spec.role_arn or "", known=known)
             found.setdefault(region, []).append((desired, spec.ttl))
     return found
 

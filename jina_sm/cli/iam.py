@@ -43,10 +43,10 @@ def iam(
     They are made from the calls that the commands make, need no AWS account, and fit a managed policy each. Of a role
     there are two documents: what it may do, and whom it trusts. With --json, also what each action is for.
     """
-    from jina_sm.deploy import permissions
+    from jina_sm.deploy import policies
 
     _check(account, regions, role_arn)
-    made = permissions.documents(account, regions, role_arn, vpc=vpc)
+    made = policies.documents(account, regions, role_arn, vpc=vpc)
     named = {name: each for name, each in made.items() if who is None or name.removesuffix("-trust") == who}
     if output:
         return _write(named, output)
@@ -86,19 +86,19 @@ def _write(named: dict[str, dict[str, Any]], output: Path) -> None:
 
 
 def _explained(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    from jina_sm.deploy import permissions
+    from jina_sm.deploy import policies
 
-    said: dict[str, Any] = {"document": document, "characters": permissions.length(document)}
-    if name in permissions.POLICIES:
-        said |= {"for": permissions.POLICIES[name], "actions": permissions.reasons(name)}
+    said: dict[str, Any] = {"document": document, "characters": policies.length(document)}
+    if name in policies.POLICIES:
+        said |= {"for": policies.POLICIES[name], "actions": policies.reasons(name)}
     return said
 
 
 def _remark(named: dict[str, dict[str, Any]]) -> None:
-    from jina_sm.deploy import permissions
+    from jina_sm.deploy import policies
 
     for name in named:
-        said = permissions.POLICIES.get(name) or _ROLES.get(name)
+        said = policies.POLICIES.get(name) or _ROLES.get(name)
         if said:
             show.say(f"{name}: {said}")
     if "role-maker" in named:

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from jina_sm import catalog
 from jina_sm.deploy import scaling as autoscaling
 from jina_sm.deploy import ttl
 from jina_sm.deploy.scaling import Scaling, Target
@@ -35,9 +34,6 @@ from jina_sm.deploy.steps import (
 )
 from jina_sm.deploy.ttl import Schedule, Ttl
 from jina_sm.errors import DeployError, EndpointFailedError, NameTakenError
-
-if TYPE_CHECKING:
-    from jina_sm.deploy.spec import Spec
 
 __all__ = [  # the words of a plan too, so that one import has all
     "ENDPOINT_TAG",
@@ -58,7 +54,6 @@ __all__ = [  # the words of a plan too, so that one import has all
     "Wait",
     "changes",
     "deployment",
-    "desired",
     "is_ours",
     "package_of",
     "pause",
@@ -221,36 +216,6 @@ class Desired:
             "EndpointConfigName": self.config_params["EndpointConfigName"],
             "Tags": self.all_tags,
         }
-
-
-def desired(
-    spec: Spec,
-    known: catalog.Catalog,
-    region: str,
-    *,
-    role_arn: str,
-    making: tuple[Call, ...] = (),
-    ends: Ttl | None = None,
-) -> Desired:
-    """What a spec that was checked comes to in one of its regions. Raises InputError where there is no package."""
-    model, scaled = known.model(spec.model), spec.autoscaling
-    return Desired(
-        region=region,
-        model=model.key,
-        endpoint=catalog.endpoint_name(model, spec.name),
-        package_arn=known.package_arn(model, region),
-        role_arn=role_arn,
-        instance_type=spec.instance_type,
-        instance_count=max(spec.instance_count, scaled.min if scaled else 1),
-        fallbacks=spec.instance_types[1:],
-        tags=spec.tags,
-        subnets=spec.vpc[region].subnets if region in spec.vpc else (),
-        security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
-        kms_key=spec.kms_key,
-        scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
-        ttl=ends,
-        making=making,
-    )
 
 
 def deployment(desired: Desired, state: State) -> list[Step]:

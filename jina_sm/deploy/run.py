@@ -35,6 +35,7 @@ from jina_sm.deploy.aws import (
 from jina_sm.deploy.marketplace import Agreement, Marketplace, Offer
 from jina_sm.deploy.plan import Call, Desired, Endpoint, State, Step, Wait
 from jina_sm.deploy.pricing import Price, instance_price
+from jina_sm.deploy.scaling import Scaling
 from jina_sm.deploy.spec import Spec, checked
 from jina_sm.deploy.ttl import Ttl
 from jina_sm.errors import (
@@ -190,13 +191,10 @@ def plan(
         role, making = made_role(aws, home, vpc=bool(spec.vpc))
     else:
         role = spec.role_arn or execution_role(aws, home)
-    ends = None
-    if spec.ttl:
-        acting, making = schedule_role(aws, home)
-        ends = Ttl(seconds=spec.ttl, ends=datetime.now(UTC) + timedelta(seconds=spec.ttl), role_arn=acting, role=making)
+    ends = end_of(spec, aws, home)
 
     def of_region(region: str, _: threading.Event) -> RegionPlan:
-        desired = plans.desired(spec, known, region, role_arn=role, making=making, ends=ends)
+        desired = desired_in(spec, region, role_arn=role, known=known, ttl=ends, making=making)
         state = ControlPlane(aws, region).observe(desired.endpoint)
         return RegionPlan(
             desired=desired,
@@ -213,6 +211,45 @@ def plan(
         raise first
     raise_if(failed, {}, "nothing was made")
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed)
+
+
+def desired_in(
+    spec: Spec,
+    region: str,
+    *,
+    role_arn: str,
+    known: catalog.Catalog,
+    ttl: Ttl | None = None,
+    making: tuple[Call, ...] = (),
+) -> Desired:
+    """What the spec asks for in one of its regions. ``making``: the calls that make the role, if it is to be made."""
+    model, scaled = known.model(spec.model), spec.autoscaling
+    return Desired(
+        region=region,
+        model=model.key,
+        endpoint=catalog.endpoint_name(model, spec.name),
+        package_arn=known.package_arn(model, region),
+        role_arn=role_arn,
+        instance_type=spec.instance_type,
+        instance_count=max(spec.instance_count, scaled.min if scaled else 1),
+        fallbacks=spec.instance_types[1:],
+        tags=spec.tags,
+        subnets=spec.vpc[region].subnets if region in spec.vpc else (),
+        security_groups=spec.vpc[region].security_groups if region in spec.vpc else (),
+        kms_key=spec.kms_key,
+        scaling=Scaling(least=scaled.min, most=scaled.max, target=scaled.target) if scaled else None,
+        ttl=ttl,
+        making=making,
+    )
+
+
+def end_of(spec: Spec, aws: Any, region: str) -> Ttl | None:
+    """The end that was set beforehand, counted from now, and the role that it takes. Raises as ``schedule_role``."""
+    if not spec.ttl:
+        return None
+    acting, making = schedule_role(aws, region)
+    ends = datetime.now(UTC) + timedelta(seconds=spec.ttl)
+    return Ttl(seconds=spec.ttl, ends=ends, role_arn=acting, role=making)
 
 
 def deploy(

@@ -121,7 +121,7 @@ def auth_error(code: str, message: str, *, region: str | None, target: str | Non
 
 def _missing(message: str) -> tuple[str | None, str]:
     """The permission that is missing, by AWS's words for it, and who can give it."""
-    from jina_sm.deploy import permissions
+    from jina_sm.deploy import policies
 
     named = _NOT_ALLOWED.search(message)
     if named is None:
@@ -130,7 +130,7 @@ def _missing(message: str) -> tuple[str | None, str]:
     for words, cure in _ELSEWHERE:
         if words in message:
             return action, cure
-    if who := permissions.allowing(action, resource):
+    if who := policies.allowing(action, resource):
         return action, f"The policy that `jina-sm iam {who}` prints allows {action} on what this tool makes."
     if action == "iam:PassRole":
         return action, f"`jina-sm iam operator --role-arn {resource}` prints a policy that allows it."

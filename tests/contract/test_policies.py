@@ -13,28 +13,28 @@ import orjson
 import pytest
 
 from jina_sm import errors
-from jina_sm.deploy import permissions, roles
-from jina_sm.deploy.permissions import POLICIES, ROWS, Scope
+from jina_sm.deploy import policies, roles
+from jina_sm.deploy.policies import POLICIES, ROWS, Scope
 from jina_sm.transport.session import auth_error
 from tests.recording import DATA, several
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "123456789012"
 NEEDS = {(need.action, need.scope.sid): need for row in ROWS for need in row.needs}
-ALL = permissions.documents(ACCOUNT, ["us-east-1", "eu-central-1"], vpc=True)
+ALL = policies.documents(ACCOUNT, ["us-east-1", "eu-central-1"], vpc=True)
 # Keys of every request, and the resources that AWS lets be named by any pattern.
 _EVERYWHERE = {"aws:RequestedRegion"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.service}-{row.operation}")
-def test_a_row_is_an_operation_that_aws_has(row: permissions.Row) -> None:
+def test_a_row_is_an_operation_that_aws_has(row: policies.Row) -> None:
     model = botocore.session.get_session().get_service_model(row.service)
     assert row.operation in model.operation_names
     assert set(row.policies) <= POLICIES.keys()
 
 
 @pytest.mark.parametrize("need", NEEDS.values(), ids=lambda need: f"{need.action}-{need.scope.sid}")
-def test_an_action_is_one_of_iams_with_its_resources_and_its_conditions(need: permissions.Need) -> None:
+def test_an_action_is_one_of_iams_with_its_resources_and_its_conditions(need: policies.Need) -> None:
     service, name = need.action.split(":")
     assert DATA.actions.action_exists(service, name)
     said = DATA.actions.get_action_details(service, name)
@@ -77,10 +77,8 @@ def test_a_statement_has_one_scope_and_a_scope_one_statement() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_document_fits_a_managed_policy_whatever_is_given(name: str) -> None:
-    longest = permissions.documents(
-        ACCOUNT, ["ap-southeast-1"] * 16, f"arn:aws:iam::{ACCOUNT}:role/{'r' * 64}", vpc=True
-    )
-    assert permissions.length(longest[name]) <= permissions.LONGEST
+    longest = policies.documents(ACCOUNT, ["ap-southeast-1"] * 16, f"arn:aws:iam::{ACCOUNT}:role/{'r' * 64}", vpc=True)
+    assert policies.length(longest[name]) <= policies.LONGEST
 
 
 def test_a_call_that_a_policy_will_have_leaves_it_short_enough() -> None:
@@ -89,14 +87,14 @@ def test_a_call_that_a_policy_will_have_leaves_it_short_enough() -> None:
         coming = sum(
             len(need.action) + 3 for row in ROWS if row.coming and who in row.policies for need in row.needs
         ) + 160 * len({need.scope.sid for row in ROWS if row.coming and who in row.policies for need in row.needs})
-        assert permissions.length(ALL[who]) + coming <= permissions.LONGEST
+        assert policies.length(ALL[who]) + coming <= policies.LONGEST
 
 
 def test_only_what_makes_roles_may_change_what_a_role_may() -> None:
     dangerous = {"iam:PutRolePolicy", "iam:CreateRole", "iam:AttachRolePolicy", "iam:UpdateAssumeRolePolicy"}
     for who in POLICIES:
         has = {action for each in ALL[who]["Statement"] for action in several(each["Action"])} & dangerous
-        assert bool(has) == (who == permissions.ROLE_MAKER)
+        assert bool(has) == (who == policies.ROLE_MAKER)
 
 
 def test_whatever_changes_something_is_held_to_our_tag_or_to_our_name() -> None:
@@ -122,10 +120,10 @@ def test_aws_takes_the_grammar_of_each_document(name: str) -> None:
     assert not found, [str(each) for each in found]
 
 
-@pytest.mark.parametrize("name", permissions.documents())
+@pytest.mark.parametrize("name", policies.documents())
 def test_the_files_are_what_is_generated(name: str) -> None:
     kept = orjson.loads((ROOT / "infra" / "iam" / f"{name}.json").read_bytes())
-    assert kept == orjson.loads(orjson.dumps(permissions.documents()[name])), "`make infra` writes them anew"
+    assert kept == orjson.loads(orjson.dumps(policies.documents()[name])), "`make infra` writes them anew"
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in POLICIES])
@@ -136,7 +134,7 @@ def test_a_roles_actions_are_iams(name: str) -> None:
 
 
 def test_there_are_no_other_files() -> None:
-    assert {each.stem for each in (ROOT / "infra" / "iam").glob("*.json")} == permissions.documents().keys()
+    assert {each.stem for each in (ROOT / "infra" / "iam").glob("*.json")} == policies.documents().keys()
 
 
 WHY = "because no identity-based policy allows the action"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_sm import catalog
-from jina_sm.deploy import cloudformation, fleetfile, plan, scaling, spec, ttl
+from jina_sm.deploy import cloudformation, fleetfile, run, scaling, spec, ttl
 from jina_sm.deploy.cloudformation import STACK, template
 from jina_sm.deploy.plan import Desired
 
@@ -27,7 +27,7 @@ Typed = Callable[..., tuple[int, str, str]]
 
 def wanted(role_arn: str = "", **more: Any) -> Desired:
     said = {"model": "jina-embeddings-v3", "regions": ("us-east-1",), **more}
-    return plan.desired(spec.checked(KNOWN, **said), KNOWN, "us-east-1", role_arn=role_arn)
+    return run.desired_in(spec.checked(KNOWN, **said), "us-east-1", role_arn=role_arn, known=KNOWN)
 
 
 FULL = wanted(
@@ -138,7 +138,7 @@ def test_the_files_are_what_is_generated() -> None:
     endpoints: dict[str, list[tuple[Desired, int | None]]] = {}
     for each in fleetfile.read(FOLDER / "jina-sm.toml", KNOWN):
         for region in each.regions:
-            desired = plan.desired(each, KNOWN, region, role_arn="")
+            desired = run.desired_in(each, region, role_arn="", known=KNOWN)
             endpoints.setdefault(region, []).append((desired, each.ttl))
     files = {each.name: each.read_bytes() for each in FOLDER.glob("*.json")}
     assert files == {

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 
 from jina_sm import AsyncClient, Client, catalog, local
 from jina_sm.cli import cli
-from jina_sm.deploy import permissions, roles
-from jina_sm.deploy.permissions import CALLER, OPERATOR, POLICIES, ROLE_MAKER, ROWS, VIEWER
+from jina_sm.deploy import policies, roles
+from jina_sm.deploy.policies import CALLER, OPERATOR, POLICIES, ROLE_MAKER, ROWS, VIEWER
 from tests.conftest import Letters, Served
 from tests.recording import Asked, Recorder, allows, demands, several
 
@@ -197,16 +197,16 @@ def test_every_call_has_a_row(ran: list[Ran]) -> None:
     for each in ran:
         for asked in each.asked:
             row = known.get((asked.service, asked.operation))
-            words = f"`jina-sm {each.said}` calls {asked.service} {asked.operation}; in jina_sm/deploy/permissions.py, "
+            words = f"`jina-sm {each.said}` calls {asked.service} {asked.operation}; in jina_sm/deploy/policies.py, "
             assert row, f"{words}add its row to ROWS: the action {asked.action}, and what it is done to"
             assert not row.coming, f"{words}its row is of what is to come: take `coming` away from it"
 
 
 def test_the_policies_of_a_command_allow_all_that_it_asks(ran: list[Ran]) -> None:
     for wanted, each in zip(demanded(ran), ran, strict=True):
-        policies = [permissions.policy(who, account="123456789012") for who in each.policies]
+        held = [policies.policy(who, account="123456789012") for who in each.policies]
         for demand in wanted:
-            assert allows(policies, demand), f"`jina-sm {each.said}` may not {demand.action} on {demand.resource}"
+            assert allows(held, demand), f"`jina-sm {each.said}` may not {demand.action} on {demand.resource}"
 
 
 def test_no_action_can_be_taken_out_of_a_statement(ran: list[Ran]) -> None:
@@ -214,12 +214,12 @@ def test_no_action_can_be_taken_out_of_a_statement(ran: list[Ran]) -> None:
     asked = demanded(ran)
     excused = {(need.scope.sid, need.action) for row in ROWS for need in row.needs if need.because}
     for who in POLICIES:
-        for sid, action, less in reduced(permissions.policy(who)):
+        for sid, action, less in reduced(policies.policy(who)):
             if (sid, action) in excused:
                 continue
-            policies = {each: permissions.policy(each) for each in POLICIES} | {who: less}
+            held = {each: policies.policy(each) for each in POLICIES} | {who: less}
             breaks = any(
-                not allows([policies[name] for name in each.policies], demand)
+                not allows([held[name] for name in each.policies], demand)
                 for wanted, each in zip(asked, ran, strict=True)
                 for demand in wanted
                 if demand.action == action
@@ -231,7 +231,7 @@ def test_no_resource_can_be_taken_out_of_a_statement(ran: list[Ran]) -> None:
     wanted = [demand for each in demanded(ran) for demand in each]
     excused = {need.scope.sid for row in ROWS for need in row.needs if need.because}
     for who in POLICIES:
-        for statement in permissions.policy(who)["Statement"]:
+        for statement in policies.policy(who)["Statement"]:
             for resource in several(statement["Resource"]):
                 alone = {"Statement": [{**statement, "Resource": resource}]}
                 assert statement["Sid"] in excused or any(allows([alone], each) for each in wanted), (who, resource)
