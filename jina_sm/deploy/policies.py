@@ -224,19 +224,8 @@ ROWS: tuple[Row, ...] = (
         "UpdateSchedule",
         (Need("scheduler:UpdateSchedule", _ON_SCHEDULE), Need("iam:PassRole", _PASS_TTL)),
     ),
-    Row(
-        "scheduler",
-        "DeleteSchedule",
-        (Need("scheduler:DeleteSchedule", _ON_SCHEDULE),),
-    ),
-    Row(
-        "scheduler",
-        "DeleteScheduleGroup",
-        (
-            Need("scheduler:DeleteScheduleGroup", _OUR_GROUP),
-            Need("scheduler:DeleteSchedule", _ON_SCHEDULE),  # and what is in it
-        ),
-    ),
+    *_of("scheduler", _ON_SCHEDULE, "DeleteSchedule"),
+    *_of("scheduler", _OUR_GROUP, "DeleteScheduleGroup"),
     # Logs and metrics.
     *_of("logs", _LIST, "DescribeLogGroups"),
     *_of("logs", _LOGS, "DeleteLogGroup"),

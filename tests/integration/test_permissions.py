@@ -202,6 +202,17 @@ def test_every_call_has_a_row(ran: list[Ran]) -> None:
             assert not row.coming, f"{words}its row is of what is to come: take `coming` away from it"
 
 
+def test_a_row_has_the_needs_of_its_calls_and_no_others(ran: list[Ran]) -> None:
+    asked: dict[tuple[str, str], set[str]] = {}
+    calls = [asked for each in ran for asked in each.asked]
+    for call, found in zip(calls, demands(calls), strict=True):
+        asked.setdefault((call.service, call.operation), set()).update(demand.action for demand in found)
+    rows = {(row.service, row.operation): {need.action for need in row.needs if not need.because} for row in ROWS}
+    assert {name: rows[name] for name in asked} == asked
+    unasked = {(row.service, row.operation) for row in ROWS if not row.coming} - asked.keys()
+    assert not unasked, f"no command calls {unasked}: take the rows out"
+
+
 def test_the_policies_of_a_command_allow_all_that_it_asks(ran: list[Ran]) -> None:
     for wanted, each in zip(demanded(ran), ran, strict=True):
         held = [policies.policy(who, account="123456789012") for who in each.policies]
