@@ -60,6 +60,8 @@ def export(
     files = _written(made, output) if output else {}
     if not output and len(made) > 1 and not as_json:
         raise InputError(f"a template each for {', '.join(made)}", cure="Say where with --output DIR.")
+    for model in dict.fromkeys(spec.model for spec in wanted):
+        show.say(f"$ jina-sm subscribe {model}    # once")
     for region, each in made.items():
         _hint(region, each, files.get(region))
     if as_json:
@@ -110,15 +112,7 @@ def _written(made: dict[str, Any], output: Path) -> dict[str, Path]:
 
 
 def _hint(region: str, template: dict[str, Any], path: Path | None) -> None:
-    """The commands that make the stack."""
-    models = {
-        tag["Value"]
-        for each in template["Resources"].values()
-        for tag in each["Properties"].get("Tags", ())
-        if tag["Key"] == "jina-sm:model"
-    }
-    for model in sorted(models):
-        show.say(f"$ jina-sm subscribe {model}    # once, unless the account is")
+    """The command that makes the stack."""
     words = [f"aws cloudformation deploy --region {region} --stack-name jina-sm"]
     words.append(f"--template-file {path or 'TEMPLATE'}")
     if any(each["Type"] == "AWS::IAM::Role" for each in template["Resources"].values()):

@@ -126,7 +126,7 @@ def _missing(message: str) -> tuple[str | None, str]:
     named = _NOT_ALLOWED.search(message)
     if named is None:
         return None, "Ask whoever manages the account for that permission."
-    action, resource = named[1], named[2] or ""
+    action, resource = named[1], (named[2] or "").rstrip(".,;")
     for words, cure in _ELSEWHERE:
         if words in message:
             return action, cure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.recording import DATA, several
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "123456789012"
+Typed = Callable[..., tuple[int, str, str]]
 NEEDS = {(need.action, need.scope.sid): need for row in ROWS for need in row.needs}
 ALL = policies.documents(ACCOUNT, ["us-east-1", "eu-central-1"], vpc=True)
 # Keys of every request, and the resources that AWS lets be named by any pattern.
@@ -135,6 +137,58 @@ def test_a_roles_actions_are_iams(name: str) -> None:
 
 def test_there_are_no_other_files() -> None:
     assert {each.stem for each in (ROOT / "infra" / "iam").glob("*.json")} == policies.documents().keys()
+
+
+def test_one_policy_is_printed_as_iam_takes_it_and_all_by_their_names(typed: Typed) -> None:
+    code, out, err = typed("iam", "operator", "--account", ACCOUNT, "-r", "us-east-1", "-r", "eu-central-1")
+    assert (code, orjson.loads(out)) == (0, as_json(ALL["operator"]))
+    assert "needs the viewer's too" in err
+    assert orjson.loads(typed("iam")[1]) == as_json(policies.documents())
+    assert [*orjson.loads(typed("iam", "execution-role")[1])] == ["execution-role", "execution-role-trust"]
+
+
+def test_each_action_is_explained(typed: Typed) -> None:
+    said = orjson.loads(typed("iam", "operator", "--json")[1])["operator"]
+    assert said["characters"] == policies.length(said["document"])
+    assert said["actions"]["sagemaker:CreateModel"] == ["sagemaker CreateModel"]
+    (why,) = said["actions"]["cloudwatch:PutMetricAlarm"]
+    assert "in the caller's name" in why
+
+
+def test_a_role_of_ones_own_is_the_one_that_may_be_passed() -> None:
+    own = f"arn:aws:iam::{ACCOUNT}:role/service-role/own"
+    statements = {each["Sid"]: each for each in policies.policy("operator", role_arn=own)["Statement"]}
+    assert statements["PassToSageMaker"]["Resource"] == own
+    assert own not in str(policies.policy("role-maker", role_arn=own))
+
+
+def test_regions_hold_what_is_made_and_invoked_and_not_what_is_looked_at_or_removed() -> None:
+    limited = {
+        each["Sid"]
+        for who in POLICIES
+        for each in ALL[who]["Statement"]
+        if "aws:RequestedRegion" in each.get("Condition", {}).get("StringEquals", {})
+    }
+    assert limited == {"Make", "Invoke"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("operator", "--account", "12"), "not the number of an account"),
+        (("operator", "-r", "us-east1"), "did you mean 'us-east-1'"),
+        (("operator", "--role-arn", "own"), "not the ARN of a role"),
+        (("bogus",), "is not one of 'viewer'"),
+        (("-o", __file__), "cannot be written"),
+    ],
+)
+def test_what_cannot_be_a_policy_is_named(words: tuple[str, ...], said: str, typed: Typed) -> None:
+    code, out, err = typed("iam", *words)
+    assert (code, out, said in err) == (2, "", True)
+
+
+def as_json(document: Any) -> Any:
+    return orjson.loads(orjson.dumps(document))
 
 
 WHY = "because no identity-based policy allows the action"

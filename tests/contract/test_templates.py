@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[list[tuple[Desired, int | None]], bool]] = {
     "a role made": ([(wanted(), None)], True),
     "everything": ([(FULL, 28800)], True),
     "everything, and a role given": ([(FULL, 28800)], False),
+    "many": ([(wanted(name=f"a-name-as-long-as-they-are-allowed-to-be-no-{n}"), None) for n in range(30)], False),
     "several": ([(wanted(), None), (wanted(name="a-b"), 3600), (wanted(name="aB"), 7200)], True),
 }
 
