@@ -522,6 +522,7 @@ class Walk:
         self._clock = clock
         self._stop = stop
         self._made: list[Call] = []
+        self._role_is_new = False
 
     def take(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -536,19 +537,16 @@ class Walk:
 
     def _call(self, step: Call) -> None:
         began = self._clock.now()
+        self._role_is_new |= step.operation == "create_role"
         while True:
             try:
                 return self.control.take(step)
             except (NotYetError, AuthError) as error:
                 # What may pass a role is refused for a moment too, where the role is new.
-                fresh = not isinstance(error, AuthError) or (error.action == "iam:PassRole" and self._made_role)
+                fresh = not isinstance(error, AuthError) or (error.action == "iam:PassRole" and self._role_is_new)
                 if not fresh or self._stop.is_set() or self._clock.now() - began > _SEEN_S:
                     raise
             self._clock.sleep(_SEEN_POLL_S)
-
-    @property
-    def _made_role(self) -> bool:
-        return any(call.operation == "create_role" for call in self._made)
 
     def roll_back(self, name: str, error: Exception) -> None:
         """Removes what was made here, if anything, and says in the error what had to stay."""
