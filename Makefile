@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check tests docs notebook notebook-sagemaker third-party format clean \
+.PHONY: demo test check tests docs infra notebook notebook-sagemaker third-party format clean \
 	benchmark-startup benchmark-decode benchmark-ingest \
 	benchmark-bulk benchmark-simulated
 
@@ -27,6 +27,11 @@ tests: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/commands.py
+
+# What is generated from the plan; a test says when it is no more what is there.
+infra: $(VENV)/.dev
+	$(BIN)/jina-sm iam --output infra/iam
+	$(BIN)/jina-sm export -f infra/cloudformation/jina-sm.toml --output infra/cloudformation
 
 notebook: $(VENV)/.dev
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb

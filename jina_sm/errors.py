@@ -105,7 +105,12 @@ class MissingExtraError(InputError):
 
 
 class AuthError(JinaSMError):
-    """No credentials, stale ones, or ones that may not do this."""
+    """No credentials, stale ones, or ones that may not do this.
+
+    ``action`` is the permission that is missing, as IAM calls it (``sagemaker:CreateModel``), where AWS named it.
+    """
+
+    action: str | None = None
 
 
 class InvocationError(JinaSMError):

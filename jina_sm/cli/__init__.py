@@ -13,7 +13,19 @@ import sys
 import click
 
 from jina_sm import __version__
-from jina_sm.cli import advise, cost, deployment, guards, local, models, preflight, search, subscriptions
+from jina_sm.cli import (
+    advise,
+    cost,
+    deployment,
+    export,
+    guards,
+    iam,
+    local,
+    models,
+    preflight,
+    search,
+    subscriptions,
+)
 from jina_sm.errors import JinaSMError
 
 _debugging: list[click.Context] = []
@@ -55,6 +67,8 @@ for _command in (
     search.read,
     cost.cost,
     advise.advise,
+    iam.iam,
+    export.export,
     local.local,
 ):
     cli.add_command(_command)

@@ -96,6 +96,7 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 @click.option("--ttl", metavar="DURATION", help="AWS deletes the endpoint after it (90m, 8h, 2d).")
 @click.option("--name", help="The endpoint's, instead of the model's (jina-sm- is put before it).")
 @click.option("--role-arn", help="The execution role; default: found by convention.")
+@click.option("--create-role", is_flag=True, help="Make the execution role jina-sm-execution if there is none.")
 @click.option("--package-arn", help="The model package's, where the catalogue has none or an old one.")
 @click.option("--shared-licence", is_flag=True, help="Another account shares its subscription with this one.")
 @click.option("--no-preflight", is_flag=True, help="Don't look at quotas, package and permissions; AWS will say.")
@@ -114,6 +115,7 @@ def deploy(
     ttl: str | None,
     name: str | None,
     role_arn: str | None,
+    create_role: bool,
     package_arn: str | None,
     shared_licence: bool,
     no_preflight: bool,
@@ -154,7 +156,7 @@ def deploy(
     else:
         home = home_regions(regions, aws)
         wanted = [spec.checked(known, model=model, regions=home, **given) for model in models]
-    options = {"shared_licence": shared_licence, "preflight": not no_preflight}
+    options = {"shared_licence": shared_licence, "preflight": not no_preflight, "create_role": create_role}
     plans = run.plan_all(wanted, session=aws, known=known, **options)
     flat = len(plans) == 1 and not file
     if only_plan and as_json:
@@ -266,6 +268,8 @@ def teardown(
         show.confirm("Remove this?", yes)
     with reported(as_json), show.progress([found.region for found in there]) as listener:
         left = run.teardown(model=model, session=aws, inventory=inventory, on_event=listener)
+    for name in dict.fromkeys(step.name for step in left.role):
+        show.say(f"role {name} stays: removing it takes the policy that `jina-sm iam role-maker` prints")
     if as_json:
         return show.json(_inventory_json(left))
     _show_inventory(left)

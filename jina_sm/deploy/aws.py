@@ -20,16 +20,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jina_sm import catalog, errors
-from jina_sm.deploy import scaling, ttl
+from jina_sm.deploy import roles, scaling, ttl
 from jina_sm.deploy.plan import ENDPOINT_TAG, LOGS, MODEL_TAG, Call, Config, Endpoint, State, is_ours, package_of
 from jina_sm.deploy.preflight import over_quota
 from jina_sm.transport.session import auth_error, client, line, translated
 
-ROLE = "jina-sm-execution"
+ROLE = roles.ROLE
 _ALWAYS_ENABLED = "us-east-1"
 _STUDIO_ROLE = "AmazonSageMaker-ExecutionRole-"
 _LINES, _STREAMS, _LONGEST = 20, 10, 500  # of a log's end: how many lines, of how many instances, how long each
 _QUERIES = 500  # the most that one request for metrics may hold
+_MODELS_ASKED = 500
+"""How many models of others are asked in a region whether they use a role; with more, one of them is taken to."""
 _clients: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Any]] = weakref.WeakKeyDictionary()
 
 
@@ -100,8 +102,9 @@ MEANINGS: tuple[tuple[str, str, type[errors.DeployError], str], ...] = (
     ),
     ("ValidationException", "Cannot update in-progress", BusyError, "Try again when it has settled."),
     ("ValidationException", "ModelPackage", errors.DeployError, "Give the ARN from the Marketplace console."),
-    ("ValidationException", "ould not assume role", NotYetError, "It must exist and trust sagemaker.amazonaws.com."),
-    ("ValidationException", "to assume the role", NotYetError, "It must trust scheduler.amazonaws.com."),
+    # SageMaker's words, then the scheduler's.
+    ("ValidationException", "ould not assume role", NotYetError, f"It must trust {roles.SERVICE}."),
+    ("ValidationException", "to assume the role", NotYetError, f"It must trust {ttl.SERVICE}."),
     ("ResourceNotFoundException", "", NotThereError, ""),
     ("ObjectNotFoundException", "", NotThereError, ""),
     ("NoSuchResourceException", "", NotThereError, ""),
@@ -175,7 +178,9 @@ class ControlPlane:
             params = self._resolved(call)
             with self._translated(call.name):
                 getattr(self._of(call.service), call.operation)(**params)
-        except NotThereError:
+        except NotThereError as error:
+            if call.operation == "put_role_policy":  # the role was made a moment ago
+                raise NotYetError(error.message, target=call.name, region=self.region) from None
             if not call.operation.startswith(("delete_", "deregister_")):
                 raise
             return False
@@ -432,6 +437,24 @@ class ControlPlane:
                     found |= {some[int(each["Id"][1:])][0] for each in page["MetricDataResults"] if any(each["Values"])}
         return found
 
+    def uses(self, role_arn: str, *, beside: Iterable[str] = ()) -> bool:
+        """Whether any model runs as that role, beside those named. Where there are too many to ask: it is said so."""
+        known, asked = {*beside}, 0
+        for each in self.listed("list_models", "Models", ""):
+            name = each["ModelName"]
+            if name in known:
+                continue
+            if (asked := asked + 1) > _MODELS_ASKED:
+                return True
+            try:
+                with self._translated(name):
+                    said = self._sagemaker.describe_model(ModelName=name)
+            except NotThereError:  # gone since it was listed
+                continue
+            if said.get("ExecutionRoleArn") == role_arn:
+                return True
+        return False
+
     def _targets(
         self, prefix: str, wanted: Callable[[str, Callable[[], Mapping[str, str]]], bool]
     ) -> Iterator[scaling.Target]:
@@ -605,8 +628,53 @@ def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.enviro
         denied = f" ({error.message})"
     raise errors.InputError(
         f"no execution role for SageMaker: there is no role {ROLE} and none named {_STUDIO_ROLE}*{denied}",
-        cure="Give one with --role-arn or JINA_SM_ROLE_ARN; it must trust sagemaker.amazonaws.com.",
+        cure="Give one with --role-arn or JINA_SM_ROLE_ARN; it must trust sagemaker.amazonaws.com. "
+        "Or have one made with --create-role.",
     )
+
+
+def made_role(
+    aws: Any, region: str, *, vpc: bool, environ: Mapping[str, str] = os.environ
+) -> tuple[str, tuple[Call, ...]]:
+    """The execution role of our name, and the calls that make it, none where it is there.
+
+    Raises AuthError, InputError where another is named, or NameTakenError for one that SageMaker cannot assume.
+    """
+    if environ.get("JINA_SM_ROLE_ARN"):
+        raise errors.InputError("JINA_SM_ROLE_ARN names a role and --create-role asks for one; take one of them")
+    account = identity(aws, region).split(":")[4]
+    role, policy = _ours_of(aws, region, ROLE)
+    if role is None:
+        return roles.arn(account), roles.making(account, there=False, policy=None, vpc=vpc)
+    if not _trusts_sagemaker(role):
+        raise errors.NameTakenError(
+            f"role {ROLE} exists and does not trust {roles.SERVICE}", cure="Give another with --role-arn, or remove it."
+        )
+    ours = is_ours(_plain(role.get("Tags", [])))  # else it is whoever's who made it, and as they want it
+    return role["Arn"], roles.making(account, there=True, policy=policy, vpc=vpc) if ours else ()
+
+
+def execution_role_left(aws: Any, region: str) -> tuple[str, tuple[Call, ...]]:
+    """The execution role of our name, and the calls that remove it; none where it is not there, not ours or not to
+    be seen. Whether anything uses it is another question."""
+    try:
+        role = _asked(aws, "iam", region, "get_role", RoleName=ROLE)["Role"]
+    except (NotThereError, errors.AuthError):
+        return "", ()
+    return role["Arn"], roles.removal() if is_ours(_plain(role.get("Tags", []))) else ()
+
+
+def _ours_of(aws: Any, region: str, name: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """A role and its policy of the same name; None: it has none, or there is no such role."""
+    try:
+        role = _asked(aws, "iam", region, "get_role", RoleName=name)["Role"]
+    except NotThereError:
+        return None, None
+    try:
+        said = _asked(aws, "iam", region, "get_role_policy", RoleName=name, PolicyName=name)
+    except NotThereError:
+        return role, None
+    return role, said["PolicyDocument"]
 
 
 def schedule_role(aws: Any, region: str) -> tuple[str, tuple[Call, ...]]:
@@ -615,17 +683,11 @@ def schedule_role(aws: Any, region: str) -> tuple[str, tuple[Call, ...]]:
     Raises AuthError, or NameTakenError for a role of that name that is not ours.
     """
     account = identity(aws, region).split(":")[4]
-    try:
-        role = _asked(aws, "iam", region, "get_role", RoleName=ttl.ROLE)["Role"]
-    except NotThereError:
+    role, policy = _ours_of(aws, region, ttl.ROLE)
+    if role is None:
         return ttl.role_arn(account), ttl.role(account, there=False, policy=None)
     if not is_ours(_plain(role.get("Tags", []))):
         raise errors.NameTakenError(f"role {ttl.ROLE} exists and was not made by this tool", cure="Remove it yourself.")
-    try:
-        said = _asked(aws, "iam", region, "get_role_policy", RoleName=ttl.ROLE, PolicyName=ttl.ROLE)
-        policy = said["PolicyDocument"]
-    except NotThereError:
-        policy = None
     return role["Arn"], ttl.role(account, there=True, policy=policy)
 
 

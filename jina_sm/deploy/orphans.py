@@ -18,9 +18,11 @@ from jina_sm.clock import Clock
 from jina_sm.deploy import plan as plans
 from jina_sm.deploy import scaling, ttl
 from jina_sm.deploy.aws import ControlPlane, NotThereError, disabled, identity
+from jina_sm.deploy.cloudformation import STACK
 from jina_sm.deploy.plan import Endpoint, State, Step
 from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.run import Listener, Walk, raise_if, side_by_side
+from jina_sm.deploy.steps import OWNER
 from jina_sm.errors import JinaSMError
 from jina_sm.transport.session import session as default_session
 
@@ -183,7 +185,7 @@ def _untagged(control: ControlPlane, state: State) -> Iterator[Orphan]:
         ("Model", "models", state.models),
     ):
         for each in control.listed(f"list_{operation}", f"{kind}s", catalog.PREFIX):
-            if (name := each[f"{kind}Name"]) not in ours:
+            if (name := each[f"{kind}Name"]) not in ours and not _of_a_stack(_tags(control, each[f"{kind}Arn"])):
                 what = "config" if kind == "EndpointConfig" else "model"
                 part = State(configs=(name,)) if what == "config" else State(models=(name,))
                 yield Orphan(
@@ -211,10 +213,22 @@ def _others(
             continue
         if endpoint is None:
             continue
-        if name.startswith(catalog.PREFIX):
+        if name.startswith(catalog.PREFIX) and not _of_a_stack(endpoint.tags):
             yield endpoint, "called as ours, without our tags"
         elif run := _jinas(known, package):
             yield endpoint, f"runs {run}"
+
+
+def _tags(control: ControlPlane, arn: str) -> Mapping[str, str]:
+    try:
+        return control.tags(arn)
+    except NotThereError:  # gone since it was listed
+        return {}
+
+
+def _of_a_stack(tags: Mapping[str, str]) -> bool:
+    """Whether a template of ours made it: then its stack is who removes it."""
+    return tags.get(OWNER[0]) == STACK
 
 
 def _jinas(known: catalog.Catalog, made_of: Mapping[str, Any]) -> str:

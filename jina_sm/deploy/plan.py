@@ -164,7 +164,10 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Desired:
-    """What should be in one region, with every name chosen. ``fallbacks``: instance types for want of the first."""
+    """What should be in one region, with every name chosen. ``fallbacks``: instance types for want of the first.
+
+    ``making``: the calls that make the role, none where it is there.
+    """
 
     region: str
     model: str
@@ -181,6 +184,7 @@ class Desired:
     scaling: Scaling | None = None
     ttl: Ttl | None = None
     asynchronous: Asynchronous | None = None
+    making: tuple[Call, ...] = ()
 
     @property
     def all_tags(self) -> list[dict[str, str]]:
@@ -234,6 +238,7 @@ def deployment(desired: Desired, state: State) -> list[Step]:
     name = desired.endpoint
     steps, there = _usable(desired, state)
     model, config = desired.model_params, desired.config_params
+    steps += desired.making
     if model["ModelName"] not in state.models:
         steps.append(Call("create_model", model))
     if config["EndpointConfigName"] not in state.configs:

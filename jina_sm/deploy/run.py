@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from jina_sm import catalog
 from jina_sm.clock import Clock
-from jina_sm.deploy import facts, scaling
+from jina_sm.deploy import facts, roles, scaling
 from jina_sm.deploy import plan as plans
 from jina_sm.deploy import preflight as judgement
 from jina_sm.deploy.asynchronous import Asynchronous
@@ -30,8 +30,10 @@ from jina_sm.deploy.aws import (
     Seen,
     disabled,
     execution_role,
+    execution_role_left,
     failure,
     identity,
+    made_role,
     schedule_role,
     schedule_role_left,
 )
@@ -42,7 +44,15 @@ from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.scaling import Scaling
 from jina_sm.deploy.spec import Spec, checked, filled
 from jina_sm.deploy.ttl import Ttl
-from jina_sm.errors import DeployError, EndpointFailedError, JinaSMError, NotSubscribedError, PartialError
+from jina_sm.errors import (
+    AuthError,
+    DeployError,
+    EndpointFailedError,
+    InputError,
+    JinaSMError,
+    NotSubscribedError,
+    PartialError,
+)
 from jina_sm.fleet import Fleet
 from jina_sm.transport.session import session as default_session
 
@@ -131,7 +141,7 @@ class Found:
 class Inventory:
     """What was found in every region looked at, and where looking failed.
 
-    ``role``: the calls that remove the role of schedules, if that was asked for and there is one of ours.
+    ``role``: the calls that remove the roles that are ours and that nothing uses, if they were asked for.
     """
 
     found: Mapping[str, Found]
@@ -176,11 +186,13 @@ def plan(
     known: catalog.Catalog | None = None,
     shared_licence: bool = False,
     preflight: bool = True,
+    create_role: bool = False,
 ) -> Plan:
     """What ``deploy`` would do, and at what price. Changes nothing.
 
     ``shared_licence``: another account shares its subscription with this one, which the Marketplace does not tell.
     ``preflight=False``: quotas, package and permissions are not looked at, and AWS alone says what will not do.
+    ``create_role``: the plan makes the execution role ``jina-sm-execution`` if there is none.
 
     Raises NotSubscribedError, QuotaError, NameTakenError, InputError, AuthError or DeployError for what is sure to
     stop it, in whichever region, before anything is made. What could not be found out is in the plan's checks.
@@ -197,11 +209,17 @@ def plan(
     if subscribed is False and not model.arns:  # an ARN of one's own needs no subscription
         unbought = judgement.subscription(model.key, False, listing=model.listing)
         raise NotSubscribedError(unbought.seen, cure=unbought.cure)
-    role = spec.role_arn or execution_role(aws, home)
+    if create_role and spec.role_arn:
+        raise InputError(f"role_arn={spec.role_arn!r} and --create-role: take one of them")
+    making: tuple[Call, ...] = ()
+    if create_role:
+        role, making = made_role(aws, home, vpc=bool(spec.vpc))
+    else:
+        role = spec.role_arn or execution_role(aws, home)
     ends = end_of(spec, aws, home)
 
     def of_region(region: str, _: threading.Event) -> RegionPlan:
-        desired = desired_in(spec, region, role_arn=role, known=known, ttl=ends)
+        desired = desired_in(spec, region, role_arn=role, known=known, ttl=ends, making=making)
         control = ControlPlane(aws, region)
         state = facts.observed(control, desired.endpoint)
         steps = tuple(plans.deployment(desired, state))
@@ -229,14 +247,50 @@ def plan(
     account: tuple[Check, ...] = ()
     if preflight:
         steps = {region: there.steps for region, there in done.items()}
-        account = facts.of_account(ControlPlane(aws, home), who, role, steps)
+        account = facts.of_account(ControlPlane(aws, home), who, "" if making else role, steps)
     if refusal := judgement.refusal([*account, *(each for there in done.values() for each in there.checks)]):
         raise refusal
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed, checks=account)
 
 
-def desired_in(spec: Spec, region: str, *, role_arn: str, known: catalog.Catalog, ttl: Ttl | None = None) -> Desired:
-    """What the spec asks for in one of its regions."""
+def plan_all(
+    specs: Iterable[Spec],
+    *,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+    shared_licence: bool = False,
+    preflight: bool = True,
+    create_role: bool = False,
+) -> list[Plan]:
+    """As ``plan``, of each. Raises QuotaError also where each has room enough, and all together have not."""
+    aws, known = session or default_session(), known or catalog.load()
+    options = {"shared_licence": shared_licence, "preflight": preflight, "create_role": create_role}
+    agreed = [plan(each, session=aws, known=known, **options) for each in specs]
+    _check_together(agreed)
+    return agreed
+
+
+def _check_together(agreed: Sequence[Plan]) -> None:
+    checks: list[Check] = []
+    for region in dict.fromkeys(region for each in agreed for region in each.regions):
+        there = [each.regions[region] for each in agreed if region in each.regions]
+        rooms = {kind: room for each in there for kind, room in each.rooms.items()}
+        needs = judgement.together(need for each in there for need in each.needs)
+        checks += [judgement.quota(region, need, rooms[need.instance_type]) for need in needs]
+    if refusal := judgement.refusal(checks):
+        raise refusal
+
+
+def desired_in(
+    spec: Spec,
+    region: str,
+    *,
+    role_arn: str,
+    known: catalog.Catalog,
+    ttl: Ttl | None = None,
+    making: tuple[Call, ...] = (),
+) -> Desired:
+    """What the spec asks for in one of its regions. ``making``: the calls that make the role, if it is to be made."""
     model, scaled = known.model(spec.model), spec.autoscaling
     return Desired(
         region=region,
@@ -254,6 +308,7 @@ def desired_in(spec: Spec, region: str, *, role_arn: str, known: catalog.Catalog
         scaling=_scaling(spec),
         ttl=ttl,
         asynchronous=_asynchronous(spec, region),
+        making=making,
     )
 
 
@@ -264,33 +319,6 @@ def end_of(spec: Spec, aws: Any, region: str) -> Ttl | None:
     acting, making = schedule_role(aws, region)
     ends = datetime.now(UTC) + timedelta(seconds=spec.ttl)
     return Ttl(seconds=spec.ttl, ends=ends, role_arn=acting, role=making)
-
-
-def plan_all(
-    specs: Iterable[Spec],
-    *,
-    session: Any = None,
-    known: catalog.Catalog | None = None,
-    shared_licence: bool = False,
-    preflight: bool = True,
-) -> list[Plan]:
-    """As ``plan``, of each. Raises QuotaError also where each has room enough, and all together have not."""
-    aws, known = session or default_session(), known or catalog.load()
-    options = {"shared_licence": shared_licence, "preflight": preflight}
-    agreed = [plan(each, session=aws, known=known, **options) for each in specs]
-    _check_together(agreed)
-    return agreed
-
-
-def _check_together(agreed: Sequence[Plan]) -> None:
-    checks: list[Check] = []
-    for region in dict.fromkeys(region for each in agreed for region in each.regions):
-        there = [each.regions[region] for each in agreed if region in each.regions]
-        rooms = {kind: room for each in there for kind, room in each.rooms.items()}
-        needs = judgement.together(need for each in there for need in each.needs)
-        checks += [judgement.quota(region, need, rooms[need.instance_type]) for need in needs]
-    if refusal := judgement.refusal(checks):
-        raise refusal
 
 
 def deploy(
@@ -317,6 +345,8 @@ def deploy(
         return _deployed(agreed.regions[region], Walk(ControlPlane(aws, region), on_event, clock, stop))
 
     done, failed = side_by_side(agreed.regions, in_region)
+    if failed and not done:
+        _unmake_role([agreed], aws, on_event, clock)
     raise_if(failed, done, f"deploying {agreed.spec.model} failed")
     return Fleet(agreed.spec.model, done)
 
@@ -346,6 +376,8 @@ def deploy_all(
         return _deployed(there, Walk(ControlPlane(aws, there.desired.region), listener, clock, stop))
 
     done, failed = side_by_side(places, at)
+    if failed and not done:
+        _unmake_role(agreed, aws, on_event, clock)
     raise_if(failed, done, "deploying failed")
     endpoints: dict[str, dict[str, Endpoint]] = {}
     models: dict[str, str] = {}
@@ -374,6 +406,23 @@ def _deployed(there: RegionPlan, walk: Walk) -> Endpoint:
     return endpoint
 
 
+def _unmake_role(agreed: Iterable[Plan], aws: Any, on_event: Listener | None, clock: Clock) -> None:
+    """Removes the execution role that this run made, unless anything of ours is left or anyone's model uses it."""
+    plans_of = [there for plan in agreed for there in plan.regions.values()]
+    making = {call.operation for there in plans_of for call in there.desired.making}
+    if "create_role" not in making:
+        return
+    home = plans_of[0].desired.region
+    try:
+        inventory = status(role=True, session=aws)
+        left = any(found.state.models for found in inventory.found.values())
+        calls = [call for call in inventory.role if call.name == roles.ROLE]
+        if calls and not left and not inventory.failed:
+            Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(calls)
+    except JinaSMError as error:  # it costs nothing, and teardown finds it
+        _log.info("role %s stays: %s", roles.ROLE, error)
+
+
 def status(
     *,
     model: str | None = None,
@@ -385,7 +434,8 @@ def status(
 ) -> Inventory:
     """What there is of ours, in the regions given or in all of the catalogue's, of one model or of all.
 
-    ``logs``: also the log groups of the endpoints, which go by name. ``role``: also the role of schedules.
+    ``logs``: also the log groups of the endpoints, which go by name. ``role``: also the roles that are ours and that
+    nothing uses.
     """
     known = known or catalog.load()
     aws = session or default_session()
@@ -404,7 +454,12 @@ def status(
             raise
 
     done, failed = side_by_side(looked_at, at)
-    left = schedule_role_left(aws, looked_at[0]) if role else ()
+    left: tuple[Call, ...] = ()
+    if role:
+        left = schedule_role_left(aws, looked_at[0])
+        role_arn, removal = execution_role_left(aws, looked_at[0])
+        if removal and not failed and not _used(role_arn, done, aws):
+            left += removal
     return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed), role=left)
 
 
@@ -446,7 +501,8 @@ def teardown(
 ) -> Inventory:
     """Removes all of ours (of one model, or of every one), then looks again: what it returns is what is left.
 
-    Only what carries our tags is removed; log groups, if the inventory has them, by their endpoint's name. Raises
+    Only what carries our tags is removed; log groups, if the inventory has them, by their endpoint's name. Roles that
+    one may not remove stay, and the inventory says so. Raises
     PartialError where a region could not be listed or emptied.
     """
     aws, known = session or default_session(), known or catalog.load()
@@ -480,11 +536,25 @@ def teardown(
     done, failed = side_by_side(todo, empty)
     failed = {**inventory.failed, **failed}
     raise_if(failed, done, "teardown is not complete", several=True)
-    home = next(iter(inventory.found), None)
-    if home and inventory.role:  # nothing needs it any more
-        Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(inventory.role)
+    home, kept = next(iter(inventory.found), None), inventory.role
+    if home and inventory.role:  # nothing needs them any more
+        try:
+            Walk(ControlPlane(aws, home), on_event, clock, threading.Event()).take(inventory.role)
+            kept = ()
+        except AuthError as error:  # who may not make roles can still tear down; a role costs nothing
+            _log.info("roles stay: %s", error)
     left = {region: Found(region=region, skipped=found.skipped) for region, found in inventory.found.items()}
-    return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}))
+    return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}), role=kept)
+
+
+def _used(role_arn: str, found: Mapping[str, Found], aws: Any) -> bool:
+    """Whether a model that is not ours runs as that role, somewhere; where it could not be seen, it may."""
+
+    def uses(region: str, _: threading.Event) -> bool:
+        return ControlPlane(aws, region).uses(role_arn, beside=found[region].state.models)
+
+    used, unseen = side_by_side([each.region for each in found.values() if not each.skipped], uses)
+    return bool(unseen) or any(used.values())
 
 
 class StoppedError(Exception):
@@ -599,6 +669,7 @@ class Walk:
         self._clock = clock
         self._stop = stop
         self._made: list[Call] = []
+        self._role_is_new = False
 
     def take(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -614,6 +685,7 @@ class Walk:
     def _call(self, step: Call) -> bool:
         """Whether it did anything. What AWS does not see yet is waited for a little: by the plan it is there by now."""
         began, told, waited = self._clock.now(), False, False
+        self._role_is_new |= step.operation == "create_role"
         while True:
             try:
                 return self.control.take(step)
@@ -622,8 +694,10 @@ class Walk:
                     raise
                 waited = True
                 continue
-            except (NotYetError, NotThereError) as error:
-                if self._stop.is_set() or self._clock.now() - began > _SEEN_S:
+            except (NotYetError, NotThereError, AuthError) as error:
+                # What may pass a role is refused for a moment too, where the role is new.
+                fresh = not isinstance(error, AuthError) or (error.action == "iam:PassRole" and self._role_is_new)
+                if not fresh or self._stop.is_set() or self._clock.now() - began > _SEEN_S:
                     error.cure = error.cure or "Another run may have removed it: run the same command again."
                     raise
                 if not told:

@@ -17,6 +17,7 @@ import orjson
 from jina_sm.deploy.steps import OWNER, Call, tag_list
 
 ROLE = "jina-sm-ttl"
+SERVICE = "scheduler.amazonaws.com"
 _SERVICE = "scheduler"
 _TARGET = "arn:aws:scheduler:::aws-sdk:sagemaker:deleteEndpoint"
 _ENDS = "at(%Y-%m-%dT%H:%M:%S)"
@@ -109,21 +110,15 @@ def role(account: str, *, there: bool, policy: Mapping[str, Any] | None) -> tupl
     may = permissions(account)
     calls = []
     if not there:
-        trust = {
-            "Effect": "Allow",
-            "Principal": {"Service": "scheduler.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-            "Condition": {"StringEquals": {"aws:SourceAccount": account}},
-        }
         params = {
             "RoleName": ROLE,
-            "AssumeRolePolicyDocument": _policy(trust),
+            "AssumeRolePolicyDocument": _text(trust(account)),
             "Description": "Lets EventBridge Scheduler delete endpoints that jina-sm made",
             "Tags": tag_list({OWNER[0]: OWNER[1]}),
         }
         calls.append(Call("create_role", params, "iam"))
-    if policy != orjson.loads(may):
-        params = {"RoleName": ROLE, "PolicyName": ROLE, "PolicyDocument": may}
+    if policy not in (may, permissions("*")):  # one who gave it to their account wrote no number
+        params = {"RoleName": ROLE, "PolicyName": ROLE, "PolicyDocument": _text(may)}
         calls.append(Call("put_role_policy", params, "iam"))
     return tuple(calls)
 
@@ -135,9 +130,21 @@ def role_removal() -> tuple[Call, ...]:
     )
 
 
-def permissions(account: str) -> str:
+def trust(account: str | None) -> dict[str, Any]:
+    """Whom the role trusts: the scheduler, of one account alone where that is known."""
+    statement: dict[str, Any] = {
+        "Effect": "Allow",
+        "Principal": {"Service": SERVICE},
+        "Action": "sts:AssumeRole",
+    }
+    if account:
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account}}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def permissions(account: str) -> dict[str, Any]:
     """The role's policy. Deleting an endpoint ends its autoscaling, which is a permission of its own."""
-    return _policy(
+    statements = [
         {
             "Effect": "Allow",
             "Action": "sagemaker:DeleteEndpoint",
@@ -149,8 +156,9 @@ def permissions(account: str) -> str:
             "Action": "application-autoscaling:DeregisterScalableTarget",
             "Resource": f"arn:aws:application-autoscaling:*:{account}:scalable-target/*",
         },
-    )
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
-def _policy(*statements: Mapping[str, Any]) -> str:
-    return orjson.dumps({"Version": "2012-10-17", "Statement": statements}).decode()
+def _text(policy: Mapping[str, Any]) -> str:
+    return orjson.dumps(policy).decode()

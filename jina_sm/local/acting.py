@@ -167,6 +167,8 @@ def _throttled(name: str, status: int | None) -> Refusal:
 
 def _code(name: str, status: int) -> str:
     """What a service calls an error of that status."""
+    if status == 403 and service(name).metadata["protocol"] == "query":
+        return "AccessDenied"  # as IAM says, whose own description has other errors of that status
     for shape in service(name).error_shapes:
         if shape.metadata.get("error", {}).get("httpStatusCode") == status:
             return str(shape.error_code)

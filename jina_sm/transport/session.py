@@ -25,6 +25,15 @@ UNKNOWN = frozenset(
     }
 )  # fmt: skip
 DENIED = frozenset({"AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized"})
+_NOT_ALLOWED = re.compile(r"not authorized to perform: ([a-z0-9-]+:\w+)(?: on resource: (\S+))?")
+# Refusals that no policy of one's own mends, by AWS's words.
+_ELSEWHERE = (
+    ("service control policy", "A service control policy of the organisation forbids it: ask whoever manages that."),
+    ("resource control policy", "A resource control policy of the organisation forbids it: ask whoever manages that."),
+    ("permissions boundary", "The permissions boundary of this identity must allow it too."),
+    ("session policy", "The policy of this session must allow it too: take a session without one, or a wider one."),
+    ("explicit deny", "A policy denies it, which no other policy mends: ask whoever manages the account."),
+)
 _CURE = "Check `aws sts get-caller-identity`, or sign in again (`aws sso login`, `aws configure`)."
 
 LOCAL_PORT = 8471
@@ -113,8 +122,29 @@ def auth_error(code: str, message: str, *, region: str | None, target: str | Non
     if code in UNKNOWN:
         return AuthError(f"AWS does not accept these credentials: {line(message)}", cure=_CURE, **facts)
     if code in DENIED:
-        return AuthError(line(message), cure="Ask whoever manages the account for that permission.", **facts)
+        action, cure = _missing(message)
+        refused = AuthError(line(message), cure=cure, **facts)
+        refused.action = action
+        return refused
     return None
+
+
+def _missing(message: str) -> tuple[str | None, str]:
+    """The permission that is missing, by AWS's words for it, and who can give it."""
+    from jina_sm.deploy import policies
+
+    named = _NOT_ALLOWED.search(message)
+    if named is None:
+        return None, "Ask whoever manages the account for that permission."
+    action, resource = named[1], (named[2] or "").rstrip(".,;")
+    for words, cure in _ELSEWHERE:
+        if words in message:
+            return action, cure
+    if who := policies.allowing(action, resource):
+        return action, f"The policy that `jina-sm iam {who}` prints allows {action} on what this tool makes."
+    if action == "iam:PassRole":
+        return action, f"`jina-sm iam operator --role-arn {resource}` prints a policy that allows it."
+    return action, f"Ask whoever manages the account for {action}" + (f" on {resource}." if resource else ".")
 
 
 def line(error: object) -> str:

@@ -120,7 +120,7 @@ def test_codes_of_credentials_are_of_one_kind_each() -> None:
         ("ValidationException", 'Cannot update in-progress endpoint "arn"', aws.BusyError, "settled"),
         ("ValidationException", 'Could not find endpoint "arn"', aws.NotThereError, ""),
         ("ValidationException", "ModelPackage arn:x does not exist.", errors.DeployError, "console"),
-        ("AccessDeniedException", "not authorized to perform: sagemaker:CreateModel", errors.AuthError, "permission"),
+        ("AccessDeniedException", "not authorized to perform: sagemaker:CreateModel", errors.AuthError, "jina-sm iam operator"),
     ],
 )  # fmt: skip
 def test_a_refusal_of_the_control_plane_is_ours_with_a_cure(

@@ -167,3 +167,20 @@ def test_a_region_that_cannot_be_listed_is_named_and_fails_the_command(account: 
 def test_a_region_that_is_not_enabled_is_skipped_and_said_to_be(typed: Typed) -> None:
     code, out, _ = typed("orphans")
     assert (code, "not enabled: sa-east-1" in out) == (0, True)
+
+
+def test_what_a_stack_made_is_the_stacks(aws: Aws) -> None:
+    from jina_sm import Client
+
+    run.deploy(PLAIN)
+    kinds = {"Endpoint": "endpoints", "EndpointConfig": "endpoint_configs", "Model": "models"}
+    for kind, listing in kinds.items():
+        for each in getattr(aws("sagemaker"), f"list_{listing}")()[f"{kind}s"]:
+            tags = [{"Key": "managed-by", "Value": "cloudformation"}]
+            aws("sagemaker").add_tags(ResourceArn=each[f"{kind}Arn"], Tags=tags)
+    assert found() == []
+    run.teardown(regions=[REGION])
+    with Client(V3, regions=[REGION]) as client:
+        assert len(client.embed(["a"])) == 1
+    (one,) = found(all_jina=True)
+    assert one[2] == "runs jina-embeddings-v3-380c5162a0bb3239903a3ca66ce3cb80"
