@@ -69,6 +69,32 @@ def test_a_schedule_that_has_done_its_work_is_made_again_in_its_group() -> None:
     assert "create_schedule_group" not in steps
 
 
+def test_an_end_of_before_is_set_anew_for_an_endpoint_that_is_still_to_be_made() -> None:
+    assert "update_schedule" in said(plan.deployment(GUARDED, state(schedules=(SCHEDULE,))))
+    over = dataclasses.replace(SCHEDULE, ends=ENDS - timedelta(seconds=HOURS.seconds))
+    assert said(plan.deployment(GUARDED, dataclasses.replace(RUNNING, schedules=(over,)))) == ["update_schedule"]
+
+
+def test_an_update_that_was_asked_for_before_is_waited_for_and_another_is_made_after_it() -> None:
+    updating = dataclasses.replace(endpoint("Updating", f"{NAME}-old"), pending=CONFIG)
+    assert plan.deployment(DESIRED, state(endpoints=(updating,))) == [Wait(NAME, plan.IN_SERVICE, CONFIG)]
+    other = dataclasses.replace(endpoint("Updating"), pending=f"{NAME}-other")
+    assert said(plan.deployment(DESIRED, state(endpoints=(other,))))[:2] == [
+        f"wait until {NAME} is in service",
+        "update_endpoint",
+    ]
+
+
+def test_what_could_not_be_brought_back_is_not_paused() -> None:
+    with pytest.raises(errors.DeployError, match="could not be brought back"):
+        plan.pause(state(endpoints=(endpoint(config=f"{NAME}-gone"),)))
+
+
+def test_a_rollback_removes_its_own_beside_an_endpoint_that_another_run_made_and_that_failed() -> None:
+    made = [Call("create_endpoint_config", DESIRED.config_params)]
+    assert said(plan.rollback(made, state(endpoints=(endpoint("Failed"),)))) == ["delete_endpoint_config"]
+
+
 def test_other_bounds_are_registered_and_another_load_is_put() -> None:
     more = dataclasses.replace(GUARDED, scaling=dataclasses.replace(BUSY, most=6))
     assert said(plan.deployment(more, RUNNING)) == ["register_scalable_target"]
