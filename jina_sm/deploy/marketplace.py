@@ -224,14 +224,15 @@ class Marketplace:
     def entitled(self, model: Model, agreement: Agreement, *, clock: Clock) -> Agreement:
         """The same, once it entitles. Raises DeployError where it never will; who may not ask is told nothing."""
         with suppress(errors.AuthError):
-            if any(each["status"] != "DEPROVISIONED" for each in self._entitlements(model, agreement.agreement_id)):
+            if self._entitlements(model, agreement.agreement_id):
                 self._wait_for_entitlement(model, agreement.agreement_id, clock)
         return agreement
 
     def _entitlements(self, model: Model, agreement_id: str) -> list[dict[str, Any]]:
+        """Those that are there or to come; of an agreement that has ended they are DEPROVISIONED."""
         with _translated(model):
             said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
-        return list(said.get("agreementEntitlements", []))
+        return [each for each in said.get("agreementEntitlements", []) if each["status"] != "DEPROVISIONED"]
 
     def _accepted(self, model: Model, product_id: str, *, looks: int, clock: Clock) -> Agreement | None:
         """The agreement that an acceptance without an answer may have made."""

@@ -46,6 +46,8 @@ class Call:
 
     def __str__(self) -> str:
         said = f"{self.operation.replace('_', ' ')} {self.name}"
+        if "ResourceId" in self.params and "PolicyName" in self.params:
+            said += f": {self.params['PolicyName']}"
         if when := self.params.get("ScheduleExpression"):
             said += f": delete endpoint {when} UTC"
         return said

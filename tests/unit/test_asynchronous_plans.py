@@ -80,6 +80,7 @@ def test_scaling_to_nothing_takes_two_policies_and_an_alarm() -> None:
     )
     assert alarm["AlarmActions"] == [scaling.ARN_OF + WAKING_POLICY]
     assert str(calls[-1]) == f"put metric alarm {NAME}-from-zero"
+    assert str(calls[-2]) == f"put scaling policy {NAME}: jina-sm-from-zero", "of several, which"
 
 
 def test_with_an_instance_always_there_one_policy_is_enough() -> None:
