@@ -143,7 +143,7 @@ def demands(calls: Iterable[Asked]) -> Iterator[list[Demand]]:
         request = {f"aws:RequestTag/{key}": value for key, value in given.items()}
         request["aws:RequestedRegion"] = asked.region
         arns = _resources(asked.action, asked)
-        making = asked.operation.startswith(("Create", "Register"))
+        making = asked.operation.startswith(("Create", "Register")) or asked.operation == "PutMetricAlarm"
 
         def demand(
             action: str,
@@ -168,7 +168,7 @@ def demands(calls: Iterable[Asked]) -> Iterator[list[Demand]]:
 
 
 def _remember(tags: dict[str, dict[str, str]], asked: Asked, arns: list[str], given: Mapping[str, str]) -> None:
-    if (asked.operation.startswith(("Create", "Register")) and given) or asked.operation == "AddTags":
+    if (asked.operation.startswith(("Create", "Register", "PutMetric")) and given) or asked.operation == "AddTags":
         tags.setdefault(arns[0], {}).update(given)
     elif asked.operation == "DeleteTags":
         for key in asked.params["TagKeys"]:
@@ -199,10 +199,11 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "GroupName": ("GroupName", "Name"),
     "ScheduleName": ("Name",),
     "LogGroupName": ("logGroupName",),
+    "LogStreamName": ("logStreamName",),
     "ListingId": ("listingId",),
     "OfferId": ("offerId",),
     "ProductId": ("productId",),
-    "AlarmName": ("AlarmName",),
+    "AlarmName": ("AlarmName", "AlarmNames", "AlarmNamePrefix"),
     "QuotaCode": ("QuotaCode",),
     "ServiceCode": ("ServiceCode",),
     "ModelPackageName": ("ModelPackageName",),
@@ -237,6 +238,7 @@ def _filled(arn: str, asked: Asked) -> str | None:
         )
         if value is None:
             return None
+        value = several(value)[0]
         if str(value).startswith("arn:"):
             return str(value)
         arn = arn.replace(f"${{{word}}}", str(value))

@@ -63,13 +63,12 @@ class Need:
 
 @dataclass(frozen=True)
 class Row:
-    """An operation, as AWS spells it, whose policy has its needs. ``coming``: nothing calls it yet, so none has."""
+    """An operation, as AWS spells it, whose policy has its needs."""
 
     service: str
     operation: str
     needs: tuple[Need, ...] = ()
     policies: tuple[str, ...] = (OPERATOR,)
-    coming: bool = False
 
 
 def _arn(service: str, rest: str, region: str = "*") -> str:
@@ -108,6 +107,7 @@ _TAG_TARGET = Scope("TagAutoscaling", (_TARGET,), _NEW)
 _SCALE = Scope("ScaleOurs", (_TARGET,), {"StringEquals": {**_OF_ENDPOINTS["StringEquals"], _RESOURCE_TAG: OWNER[1]}})
 _SCALING_ROLE = Scope("LetItScale", (_LINKED_ROLE,), {"StringEquals": {"iam:AWSServiceName": _LINKED}})
 _ALARMS = Scope("WatchLoad", (_arn("cloudwatch", f"alarm:TargetTracking-endpoint/{_NAMES}"),))
+_OUR_ALARMS = Scope("WatchBacklog", (_arn("cloudwatch", f"alarm:{_NAMES}"),))
 _SCALED = Scope("BeScaled", (_ENDPOINT,))
 _NEW_GROUP = Scope("ScheduleNew", (_GROUP,), _NEW)
 _OUR_GROUP = Scope("UnscheduleOurs", (_GROUP,), _OURS)
@@ -208,6 +208,12 @@ ROWS: tuple[Row, ...] = (
     *_of("application-autoscaling", _SCALE, "DeregisterScalableTarget"),
     # EventBridge Scheduler: the end of an endpoint, set beforehand.
     *_of("scheduler", _LIST, "ListScheduleGroups"),
+    Row(
+        "scheduler",
+        "GetScheduleGroup",
+        (Need("scheduler:GetScheduleGroup", _LOOK_SCHEDULE, "whose it is, where a run beside this one made it"),),
+        policies=(VIEWER,),
+    ),
     *_of("scheduler", _LOOK_SCHEDULE, "ListTagsForResource", "GetSchedule"),
     Row(
         "scheduler",
@@ -275,67 +281,57 @@ ROWS: tuple[Row, ...] = (
         prefix="sagemaker",
         policies=(CALLER,),
     ),
-    # What commands to come will call. Take `coming` away when they do.
-    *_of("sagemaker-runtime", _INVOKE, "InvokeEndpointAsync", prefix="sagemaker", policies=(CALLER,), coming=True),
+    # Before and after: quotas, what the caller may, what a container's log says, subscriptions.
     *_of(
         "sagemaker",
         Scope("LookAtPackages", ("arn:aws:sagemaker:*:*:model-package/*",)),  # the Marketplace's
         "DescribeModelPackage",
-        coming=True,
     ),
-    *_of("application-autoscaling", _LIST, "DescribeScalingActivities", coming=True),
     *_of(
         "service-quotas",
         Scope("LookAtQuotas"),
         "GetServiceQuota",
+        "GetAWSDefaultServiceQuota",
+        "ListServiceQuotas",
+        "ListAWSDefaultServiceQuotas",
         "ListRequestedServiceQuotaChangeHistoryByQuota",
         prefix="servicequotas",
-        coming=True,
-    ),
-    *_of(  # where the account was never given another quota than AWS's own, or the quota's code is not known
-        "service-quotas",
-        Scope("LookAtQuotas"),
-        "GetAWSDefaultServiceQuota",
-        "ListAWSDefaultServiceQuotas",
-        "ListServiceQuotas",
-        prefix="servicequotas",
-        coming=True,
     ),
     *_of(
         "service-quotas",
         Scope("AskForQuota", ("arn:aws:servicequotas:*:{account}:sagemaker/*",)),
         "RequestServiceQuotaIncrease",
         prefix="servicequotas",
-        coming=True,
     ),
-    *_of("iam", Scope("LookAtOneself"), "SimulatePrincipalPolicy", coming=True),
-    *_of(
-        "logs",
-        _LOOK_LOGS,
-        "GetLogEvents",
-        "FilterLogEvents",
-        "DescribeLogStreams",
-        coming=True,
-    ),
-    *_of("cloudwatch", _LIST, "GetMetricStatistics", coming=True),
-    *_of(
+    *_of("iam", Scope("LookAtOneself"), "SimulatePrincipalPolicy"),
+    *_of("logs", _LOOK_LOGS, "GetLogEvents", "DescribeLogStreams"),
+    Row(
         "cloudwatch",
-        Scope("WatchBacklog", (_arn("cloudwatch", f"alarm:{_NAMES}"),)),
-        "PutMetricAlarm",
-        "DescribeAlarms",
-        "DeleteAlarms",
-        coming=True,
+        "GetMetricStatistics",
+        (Need("cloudwatch:GetMetricStatistics", _LIST, "how much of a quota is in use, where that cannot be counted"),),
+        policies=(VIEWER,),
     ),
-    *_market(Scope("Unsubscribe"), "marketplace-agreement", "CancelAgreement", coming=True),
-    *_market(_LOOK_OFFERS, "marketplace-agreement", "DescribeAgreement", "GetAgreementTerms", coming=True),
-    *_market(_LOOK_OFFERS, "marketplace-agreement", "GetAgreementRequest", coming=True),
-    *_of("account", Scope("LookAtRegions"), "ListRegions", "GetRegionOptStatus", coming=True),
+    *_of("cloudwatch", _LIST, "DescribeAlarms", "ListTagsForResource"),
+    Row(
+        "cloudwatch",
+        "PutMetricAlarm",
+        (Need("cloudwatch:PutMetricAlarm", _OUR_ALARMS), Need("cloudwatch:TagResource", _OUR_ALARMS)),
+    ),
+    *_of("cloudwatch", _OUR_ALARMS, "DeleteAlarms"),
+    *_market(Scope("Unsubscribe"), "marketplace-agreement", "CancelAgreement"),
+    *_market(_LOOK_OFFERS, "marketplace-agreement", "GetAgreementTerms"),
+    Row(
+        "marketplace-agreement",
+        "DescribeAgreement",
+        (Need("aws-marketplace:DescribeAgreement", _LOOK_OFFERS, "whether it has ended, where that answer was lost"),),
+        policies=(VIEWER,),
+    ),
 )
 
 
 def needs(who: str) -> Iterator[Need]:
     """What a policy is made of."""
-    return (need for row in ROWS if who in row.policies and not row.coming for need in row.needs)
+    return (need for row in ROWS if who in row.policies for need in row.needs)
 
 
 def policy(
@@ -392,7 +388,7 @@ def reasons(who: str) -> dict[str, list[str]]:
     """Of each action of a policy, the calls that it is for, and why, where a call is not called so."""
     found: dict[str, list[str]] = {}
     for row in ROWS:
-        for need in row.needs if who in row.policies and not row.coming else ():
+        for need in row.needs if who in row.policies else ():
             said = f"{row.service} {row.operation}" + (f": {need.because}" if need.because else "")
             if said not in (told := found.setdefault(need.action, [])):
                 told.append(said)

@@ -83,15 +83,6 @@ def test_a_document_fits_a_managed_policy_whatever_is_given(name: str) -> None:
     assert policies.length(longest[name]) <= policies.LONGEST
 
 
-def test_a_call_that_a_policy_will_have_leaves_it_short_enough() -> None:
-    """What is to come is in the table; when its commands are there, the policies must still fit."""
-    for who in POLICIES:
-        coming = sum(
-            len(need.action) + 3 for row in ROWS if row.coming and who in row.policies for need in row.needs
-        ) + 160 * len({need.scope.sid for row in ROWS if row.coming and who in row.policies for need in row.needs})
-        assert policies.length(ALL[who]) + coming <= policies.LONGEST
-
-
 def test_only_what_makes_roles_may_change_what_a_role_may() -> None:
     dangerous = {"iam:PutRolePolicy", "iam:CreateRole", "iam:AttachRolePolicy", "iam:UpdateAssumeRolePolicy"}
     for who in POLICIES:
@@ -152,8 +143,7 @@ def test_each_action_is_explained(typed: Typed) -> None:
     said = orjson.loads(typed("iam", "operator", "--json")[1])["operator"]
     assert said["characters"] == policies.length(said["document"])
     assert said["actions"]["sagemaker:CreateModel"] == ["sagemaker CreateModel"]
-    (why,) = said["actions"]["cloudwatch:PutMetricAlarm"]
-    assert "in the caller's name" in why
+    assert any("in the caller's name" in why for why in said["actions"]["cloudwatch:PutMetricAlarm"])
 
 
 def test_a_role_of_ones_own_is_the_one_that_may_be_passed() -> None:

@@ -60,9 +60,13 @@ def without_roles(account: Served) -> None:
     account.aws("iam").delete_role(RoleName=roles.ROLE)
 
 
-def logged(account: Served) -> None:
-    """A log group, as an endpoint's container leaves one."""
-    account.aws("logs").create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{NAME}")
+def never_given(account: Served) -> None:
+    """The account has AWS's own quotas, so that Service Quotas has none of its own to tell."""
+    local.change_scenario(account.port, applied_quotas=False)
+
+
+def given(account: Served) -> None:
+    local.change_scenario(account.port, applied_quotas=True)
 
 
 def foreign(account: Served) -> None:
@@ -70,9 +74,9 @@ def foreign(account: Served) -> None:
     account.deploy(V3, name="theirs")
 
 
-def short_of_instances(account: Served) -> None:
-    """AWS has none to give, so that a deployment fails and is rolled back."""
-    local.fault("failed", "CreateEndpoint", port=account.port, reason="capacity")
+def unhealthy(account: Served) -> None:
+    """The container does not come up, so that a deployment fails, says what its log ends with, and is rolled back."""
+    local.fault("failed", "CreateEndpoint", port=account.port, reason="health")
 
 
 def no_more_faults(account: Served) -> None:
@@ -104,13 +108,24 @@ COMMANDS: tuple[tuple[tuple[str, ...], str] | Callable[..., None] | tuple[tuple[
     (DOES, f"subscribe {V3} --yes"),
     (DOES, f"subscribe {RERANKER} --yes"),
     (DOES, f"subscribe {READER} --yes"),
+    (LOOKS, "subscriptions"),
+    (NOBODY, "cost"),
+    (LOOKS, "cost --live -r us-east-1"),
+    (NOBODY, "advise --usage rag --security account --requests-per-s 20 -r us-east-1"),
+    (LOOKS, "quota -r us-east-1"),
+    never_given,
+    (LOOKS, "quota -r us-east-1"),
+    (LOOKS, "quota -r us-east-1 --instance-type ml.g5.24xlarge"),  # whose code is not known
+    given,
+    (DOES, "quota request --instance-type ml.g5.xlarge --value 99 -r us-east-1 --yes"),
     without_roles,
     (LOOKS, f"deploy {V3} -r us-east-1 --plan !"),  # finds no role
     (LOOKS, f"deploy {V3} -r us-east-1 --create-role --plan"),
-    short_of_instances,
+    unhealthy,
     (MAKES_ROLES, f"deploy {V3} -r us-east-1 --create-role --yes !"),
     no_more_faults,
     (MAKES_ROLES, f"deploy {V3} -r us-east-1 --create-role --yes"),
+    (LOOKS, f"doctor {RERANKER} -r us-east-1"),
     (DOES, f"deploy {V3} -r us-east-1 --create-role --yes"),  # it is there
     (DOES, f"deploy {V3} -r us-east-1 --instance-type ml.g5.2xlarge --instance-type ml.g5.xlarge --yes"),
     (DOES, f"deploy {V3} -r us-east-1 --autoscaling 1-2 --yes"),
@@ -127,15 +142,16 @@ COMMANDS: tuple[tuple[tuple[str, ...], str] | Callable[..., None] | tuple[tuple[
     (CALLS, embed_in_a_loop),
     (CALLS, stream),
     (DOES, f"teardown {RERANKER} -r us-east-1 --yes"),
+    (DOES, f"deploy {V3} -r us-east-1 --name later --async s3://results/out --autoscaling 0-2 --yes"),
     foreign,
     old,
     (LOOKS, "orphans --all-jina"),
     (DOES, f"pause {V3} -r us-east-1 --yes"),
     (LOOKS, "orphans"),
     (DOES, f"resume {V3} -r us-east-1 --ttl 2h --yes"),
-    logged,
     (DOES, "orphans jina-sm-private --remove --idle 1m --yes"),
     (MAKES_ROLES, "teardown --all --logs --yes"),
+    (DOES, f"unsubscribe {READER} --yes"),
 )
 
 
@@ -156,6 +172,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Ran]]:
             environment.setenv(name, value)
         environment.chdir(folder)
         local.reset(account.port)
+        local.change_scenario(account.port, quotas={"ml.g5.xlarge": 20})  # room for all that is made here
         for each in COMMANDS:
             if not isinstance(each, tuple):
                 each(account)
@@ -199,7 +216,6 @@ def test_every_call_has_a_row(ran: list[Ran]) -> None:
             row = known.get((asked.service, asked.operation))
             words = f"`jina-sm {each.said}` calls {asked.service} {asked.operation}; in jina_sm/deploy/policies.py, "
             assert row, f"{words}add its row to ROWS: the action {asked.action}, and what it is done to"
-            assert not row.coming, f"{words}its row is of what is to come: take `coming` away from it"
 
 
 def test_a_row_has_the_needs_of_its_calls_and_no_others(ran: list[Ran]) -> None:
@@ -210,9 +226,7 @@ def test_a_row_has_the_needs_of_its_calls_and_no_others(ran: list[Ran]) -> None:
     rows = {(row.service, row.operation): {need.action for need in row.needs if not need.because} for row in ROWS}
     assert {name: rows[name] for name in asked} == asked
     unasked = {
-        (row.service, row.operation)
-        for row in ROWS
-        if not row.coming and not (row.needs and all(need.because for need in row.needs))
+        (row.service, row.operation) for row in ROWS if not (row.needs and all(need.because for need in row.needs))
     } - asked.keys()
     assert not unasked, f"no command calls {unasked}: take the rows out"
 
