@@ -23,6 +23,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -117,11 +118,20 @@ class Sample:
         """
         if time_scale == 1:
             return self
-        scaled = {
-            name: None if (value := getattr(self, name)) is None else value / time_scale
-            for name in ("due_s", "sent_s", "done_s", "decode_s", "server_queue_s", "server_work_s", "server_total_s")
-        }
-        return replace(self, **scaled)
+
+        def of(seconds: float | None) -> float | None:
+            return None if seconds is None else seconds / time_scale
+
+        return replace(
+            self,
+            due_s=self.due_s / time_scale,
+            sent_s=self.sent_s / time_scale,
+            done_s=self.done_s / time_scale,
+            decode_s=self.decode_s / time_scale,
+            server_queue_s=of(self.server_queue_s),
+            server_work_s=of(self.server_work_s),
+            server_total_s=of(self.server_total_s),
+        )
 
 
 @dataclass(frozen=True)
@@ -253,7 +263,7 @@ def mean_ci(repetitions: Sequence[float]) -> Interval | None:
         return None
     centre = statistics.fmean(repetitions)
     reach = t95(len(repetitions) - 1) * statistics.stdev(repetitions) / math.sqrt(len(repetitions))
-    return Interval(centre - reach, centre + reach)
+    return Interval(max(0.0, centre - reach), centre + reach)  # what is measured here is never negative
 
 
 def rate_ci(count: int, of: int) -> Interval | None:
@@ -266,14 +276,21 @@ def rate_ci(count: int, of: int) -> Interval | None:
     return Interval(max(0.0, centre - reach), min(1.0, centre + reach))
 
 
-def cells(samples: Iterable[Sample], settings: Sequence[Setting], *, time_scale: float = 1.0) -> list[Cell]:
-    """One cell for each target and setting that was asked at all, in the order of targets first seen, then settings."""
+def cells(
+    samples: Iterable[Sample], settings: Sequence[Setting], *, time_scales: Mapping[str, float] = MappingProxyType({})
+) -> list[Cell]:
+    """One cell for each target and setting that was asked at all, in the order of targets first seen, then settings.
+
+    ``time_scales``: of each target that plays a slower one.
+    """
     apart: dict[tuple[str, int], list[Sample]] = {}
     order: dict[str, None] = {}
     for sample in samples:
         order.setdefault(sample.target)
         if not sample.warm_up:
-            apart.setdefault((sample.target, sample.setting), []).append(sample.unscaled(time_scale))
+            apart.setdefault((sample.target, sample.setting), []).append(
+                sample.unscaled(time_scales.get(sample.target, 1.0))
+            )
     return [
         _cell(target, setting, apart[target, number])
         for target in order

@@ -192,7 +192,11 @@ def _token_throughput() -> list[Check]:
             checks.append(_tokens(figure, system, given, computed))
         if system.startswith("self"):
             # Of the self-hosted systems the published peak is that of one request, whatever went on beside it.
-            alone = max(each.tokens_per_request / each.response_s for each in cells()[system] if each.response_s and each.tokens_per_request)
+            alone = max(
+                each.tokens_per_request / each.response_s
+                for each in cells()[system]
+                if each.response_s and each.tokens_per_request
+            )
             given = told["summary"]["peak_token_throughput_tokens_per_s"][system]
             checks.append(_tokens("peak tokens/s, of a request alone", system, given, alone))
     for row in told["token_throughput_at_concurrency_10_16384_tokens_per_request"]:

@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 from itertools import islice, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ def open_loop(rate: float, kind: str = "constant") -> Setting:
     return Setting(batch_size=1, passage_tokens=100, arrivals=kind, rate=rate)
 
 
-def cell(samples: list[Sample], setting: Setting, **how: float) -> Cell:
+def cell(samples: list[Sample], setting: Setting, **how: Any) -> Cell:
     (found,) = metrics.cells(samples, [setting], **how)
     return found
 
@@ -137,7 +138,7 @@ def test_a_refusal_after_no_time_at_all_is_no_fast_answer() -> None:
 def test_a_scaled_endpoint_is_reported_in_its_own_time() -> None:
     setting = closed(5)
     samples = simulate(setting, workers(0.5 * 0.15), requests=50, warm_up=5)
-    found = cell(samples, setting, time_scale=0.15)
+    found = cell(samples, setting, time_scales={"simulated": 0.15})
     assert found.response_s == pytest.approx(2.5)
     assert found.answered_per_s == pytest.approx(2)
 
