@@ -96,21 +96,10 @@ class Load:
         if self._over or self._sent >= self._until:
             self._over = True
             return None
-        if self._schedule is None:
-            if not self._free:
-                return Wait(None)
-            due = self._free[0]
-        elif self._due is None:
+        due = self._due if self._schedule is not None else self._free[0] if self._free else math.inf
+        if due is None or self._is_late(due):
             self._over = True
             return None
-        else:
-            due = self._due
-        if self._sent >= self._warm_up and self._duration_s is not None:
-            if self._ends_s is None:
-                self._ends_s = due + self._duration_s
-            if due >= self._ends_s:
-                self._over = True
-                return None
         if self.in_flight >= self._limit:
             return Wait(None)
         if due > now_s:
@@ -129,6 +118,14 @@ class Load:
         self.in_flight -= 1
         if self._schedule is None:
             self._free.append(now_s)
+
+    def _is_late(self, due_s: float) -> bool:
+        """Whether the trial's time is up by then."""
+        if self._duration_s is None or self._sent < self._warm_up or due_s == math.inf:
+            return False
+        if self._ends_s is None:
+            self._ends_s = due_s + self._duration_s
+        return due_s >= self._ends_s
 
     def _advance(self) -> None:
         assert self._schedule is not None

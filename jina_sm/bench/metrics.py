@@ -163,6 +163,7 @@ class Cell:
     setting: Setting
     sent: int
     answered: int
+    success_rate: float
     response_s: float | None
     """Mean over what was answered."""
     tokens_per_request: float | None
@@ -185,10 +186,6 @@ class Cell:
     """The mean of each repetition."""
     repetitions_tokens_per_s: tuple[float, ...] = ()
 
-    @property
-    def success_rate(self) -> float:
-        return success_rate(self.answered, self.sent)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -199,7 +196,8 @@ class Summary:
     answered: int
     settings: int
     settings_answered: int
-    success_rate: float
+    success_rate: float | None
+    """None: nothing was sent."""
     success_ci: Interval | None
     latency_s: float | None
     latency_normalized_s: float | None
@@ -216,8 +214,8 @@ class Summary:
 
 
 def success_rate(answered: int, sent: int) -> float:
-    """The share of requests that were answered, and answered right. Of none it is not a number."""
-    return answered / sent if sent else math.nan
+    """The share of requests that were answered, and answered right."""
+    return answered / sent
 
 
 def request_throughput(concurrency: int, response_s: float) -> float:
@@ -325,6 +323,7 @@ def _cell(target: str, setting: Setting, samples: Sequence[Sample]) -> Cell:
         setting=setting,
         sent=len(samples),
         answered=len(answered),
+        success_rate=success_rate(len(answered), len(samples)),
         response_s=mean_s,
         tokens_per_request=tokens,
         requests_per_s=requests_per_s,
@@ -396,7 +395,7 @@ def summary(
     """The published rows of one target. A price is by the hour, or by the million tokens."""
     sent, answered = sum(each.sent for each in found), sum(each.answered for each in found)
     some = [each for each in found if each.answered]
-    rate = success_rate(answered, sent)
+    rate = success_rate(answered, sent) if sent else None
     latency = _mean(each.response_s for each in some)
     measured = _mean(each.tokens_per_s for each in some)
     published = _mean(
@@ -422,7 +421,7 @@ def summary(
         success_rate=rate,
         success_ci=rate_ci(answered, sent),
         latency_s=latency,
-        latency_normalized_s=None if latency is None else normalized(latency, rate),
+        latency_normalized_s=normalized(latency, rate) if latency is not None and rate else None,
         tokens_per_s=measured,
         tokens_per_s_published=published,
         peak_tokens_per_s=peak_rate,

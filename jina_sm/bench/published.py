@@ -20,6 +20,8 @@ from jina_sm.bench import metrics
 from jina_sm.bench.metrics import Cell, Setting
 
 SYSTEMS = ("jina_api", "sagemaker", "self_hosted_no_batching", "self_hosted_dynamic_batching")
+LIKE = {"sagemaker": "sagemaker", "jina-api": "jina_api", "http": "self_hosted_no_batching"}
+"""Which published system stands beside a target of a kind."""
 REPRODUCED, ROUNDED, DIFFERS, UNKNOWN = "reproduced", "within rounding", "differs", "not given"
 
 
@@ -58,6 +60,7 @@ def cells() -> Mapping[str, tuple[Cell, ...]]:
                 setting=setting,
                 sent=figures()["grid"]["repetitions"],
                 answered=figures()["grid"]["repetitions"],
+                success_rate=1.0,
                 response_s=seconds,
                 tokens_per_request=tokens,
                 requests_per_s=rate,

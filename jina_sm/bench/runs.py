@@ -56,7 +56,7 @@ class Plan:
     seed: int = 0
     token_factor: float = 1.0
     max_in_flight: int = 256
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     lengths: str | None = None
     texts: tuple[str, ...] | None = None
     recorded: workload.Recorded | None = None
@@ -274,13 +274,10 @@ def _seconds(target: Endpoint, setting: Setting, plan: Plan) -> float | None:
         return (plan.recorded.at_s or (0.0,))[-1]
     if setting.arrivals != "closed":
         return plan.counted(setting) / (setting.rate or 1)
-    like = published.cell(_LIKE[target.kind], replace(setting, texts=None))
+    like = published.cell(published.LIKE[target.kind], replace(setting, texts=None))
     if like is None or like.response_s is None:
         return None
     return plan.counted(setting) / (setting.concurrency or 1) * like.response_s
-
-
-_LIKE = {"sagemaker": "sagemaker", "jina-api": "jina_api", "http": "self_hosted_no_batching"}
 
 
 @dataclass(frozen=True)

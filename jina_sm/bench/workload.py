@@ -26,10 +26,10 @@ from jina_sm.errors import InputError
 _WORDS: tuple[str, ...] = tuple(
     re.findall(
         r"\w+",
-        "the of and to in is that for it as was with be by on not he his but at are this have from or had an they which "
-        "one you were all her she there would their we him been has when who will no more if out so said what up its "
-        "about than into them can only other time new some could these two may first then do any like my now over such "
-        "our man me even most made after also did many",
+        "the of and to in is that for it as was with be by on not he his but at are this have from or had an they "
+        "which one you were all her she there would their we him been has when who will no more if out so said what up "
+        "its about than into them can only other time new some could these two may first then do any like my now over "
+        "such our man me even most made after also did many",
     )
 )
 _PROBES = 24
