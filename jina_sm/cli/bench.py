@@ -82,7 +82,7 @@ def _apart(context: click.Context, param: click.Parameter, value: tuple[str, ...
     "--arrivals", type=click.Choice(["poisson", "constant"]), default="poisson", show_default=True, help="Of --rate."
 )
 @click.option("--ramp", metavar="FROM-TO", help="Open loop: from so many requests a second to so many.")
-@click.option("--workload", metavar="FILE", help='.jsonl with a request a line: {"texts": ["..."], "at_s": 0.25}.')
+@click.option("--workload", metavar="FILE", help='.jsonl, a request a line: {"texts": ["..."], "at_s": 0.25}.')
 @click.option("--texts", metavar="FILE", help='Own texts: .txt with a text a line, or .jsonl with a "text" a line.')
 @click.option("--repetitions", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--requests", type=click.IntRange(1), help="Measured in a repetition. Default: three of each caller.")
@@ -208,9 +208,9 @@ def published(html: str | None, as_json: bool) -> None:
 
     if html:
         _check_writable("--html", html)
-        from jina_sm.bench import page
+        from jina_sm.bench import page as pages
 
-        _write(html, page.published_page().encode())
+        _write(html, pages.published_page().encode())
         show.say(f"{html}: the page")
     checks = figures.reproduce()
     if as_json:
@@ -270,7 +270,7 @@ def _settings(
     opened = bool(asked["rate"]) + (asked["ramp"] is not None)
     if opened + bool(asked["concurrency"]) > 1:
         raise InputError("callers at once, requests a second, or a ramp: take one of --concurrency, --rate and --ramp")
-    whence = asked["workload"] or asked["texts"] or spread
+    whence: str = asked["workload"] or asked["texts"] or spread or ""
     shapes: list[Setting]
     if recorded is not None:
         shapes = [Setting(texts=Path(whence).name)]
@@ -396,9 +396,9 @@ def _shown(measured: Measured, as_json: bool) -> None:
 
 def _made(measured: Measured, html: str | None) -> None:
     if html:
-        from jina_sm.bench import page
+        from jina_sm.bench import page as pages
 
-        _write(html, page.page(measured).encode())
+        _write(html, pages.page(measured).encode())
         show.say(f"{html}: the page")
 
 
