@@ -690,7 +690,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequenc
     titles = "".join(f'<th scope="col">{title}</th>' for title in head)
     lines = "".join(
         f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f"<td{' class="long"' if place in words else ''}>{cell}</td>" for place, cell in enumerate(row[1:], 1))
+        + "".join(f"<td{' class=long' if place in words else ''}>{cell}</td>" for place, cell in enumerate(row[1:], 1))
         + "</tr>"
         for row in rows
     )

@@ -8,8 +8,9 @@ of them. A report is made again from it at any time; the figures are then comput
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,7 +142,7 @@ def read(source: str) -> Measured:
 
 
 Tell = Callable[[str], None]
-_HEAD = ("", "SUCCESS", "LATENCY S", "/SUCCESS", "TOKENS/S", "PEAK", "USD/1M", "AT PEAK")
+_HEAD = ("", "SUCCESS", "SECONDS", "/RATE", "TOKENS/S", "PEAK", "USD/1M", "PEAK")
 
 
 def table(measured: Measured, tell: Tell) -> None:
@@ -151,13 +152,15 @@ def table(measured: Measured, tell: Tell) -> None:
         [_summed(each) for each in rows(measured)],
         tell,
     )
-    tell(f"The published figures are of {published.figures()['date']}; their tokens are not counted as here.")
+    tell(f"Published: {published.figures()['date']}; its tokens are counted otherwise. /RATE: over the success rate.")
+    tell("PEAK, and its USD per 1M tokens: of the setting with the most tokens a second.")
     for facts in measured.targets:
         found = [each for each in measured.cells if each.target == facts.name]
         tell("")
         tell(f"{facts.name}: {facts.target}")
         for line in notes(facts):
-            tell(f"  {line}")
+            for part in textwrap.wrap(line, 78, break_long_words=False, break_on_hyphens=False):
+                tell(f"  {part}")
         _columns(
             ("REQUEST", "LOAD", "SUCCESS", "MEAN S", "P90 S", "P99 S", "TOKENS/S", "PUBLISHED S"),
             [_line(each, published.LIKE[facts.kind]) for each in found],
@@ -225,7 +228,7 @@ def rows(measured: Measured) -> list[Row]:
         same = [like for each in measured.settings if (like := published.cell(system, each))]
         if same:
             latency = metrics.summary(system, same).latency_s
-            found.append(Row(name="  ... at these settings", published=True, latency_s=latency))
+            found.append(Row(name="  ... these settings", published=True, latency_s=latency))
     return found
 
 
@@ -246,7 +249,11 @@ def published_row(system: str) -> Row:
 
 def published_table(tell: Tell) -> None:
     """The published summary."""
-    _columns(_HEAD, [_summed(published_row(system)) for system in published.SYSTEMS], tell)
+    _columns(
+        _HEAD,
+        [_summed(replace(published_row(system), name=published.label(system))) for system in published.SYSTEMS],
+        tell,
+    )
 
 
 def _summed(each: Row) -> tuple[str, ...]:
@@ -289,7 +296,10 @@ def plus_minus(interval: Interval | None) -> str:
 
 
 def share(value: float | None) -> str:
-    return "-" if value is None else "100 %" if value == 1 else f"{100 * value:.1f} %"
+    """Never rounded up to all."""
+    if value is None:
+        return "-"
+    return "100 %" if value == 1 else f"{min(100 * value, 99.9):.1f} %"
 
 
 def number(value: float | None) -> str:
@@ -320,4 +330,6 @@ def checks(found: Sequence[published.Check], tell: Tell) -> None:
         if each.verdict != published.REPRODUCED:
             tell(f"{each.figure}, {published.label(each.system) if each.system in published.SYSTEMS else each.system}")
             computed = "-" if each.computed is None else f"{each.computed:.4g}"
-            tell(f"  published {each.published:g}, by the tables {computed}: {each.verdict}. {each.why}")
+            line = f"published {each.published:g}, by the tables {computed}: {each.verdict}. {each.why}"
+            for part in textwrap.wrap(line, 78):
+                tell(f"  {part}")

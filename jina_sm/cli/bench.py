@@ -69,7 +69,7 @@ def _apart(context: click.Context, param: click.Parameter, value: tuple[str, ...
 @bench.command()
 @click.option(
     "--target", "-t", "targets", multiple=True, required=True, metavar="[NAME=]TARGET",
-    help="sagemaker://REGION/ENDPOINT?model=KEY, jina-api://?model=KEY or http(s)://HOST?model=KEY; several take turns.",
+    help="sagemaker://REGION/ENDPOINT?model=KEY, jina-api://?model=KEY or http(s)://HOST?model=KEY; they take turns.",
 )  # fmt: skip
 @click.option("--batch", callback=_whole, metavar="N,...", help="Texts in a request. Default: 1,32,128 as published.")
 @click.option(
