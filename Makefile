@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test check tests notebook notebook-sagemaker third-party format clean \
 	benchmark-startup benchmark-decode benchmark-ingest \
-	benchmark-bulk benchmark-simulated
+	benchmark-bulk benchmark-simulated bench-demo
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -23,6 +23,9 @@ check: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+bench-demo: $(VENV)/.local
+	$(BIN)/python benchmarks/deployments.py
 
 notebook: $(VENV)/.dev
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb

@@ -124,11 +124,12 @@ def opened(
     time_scale: float | None = None,
     task: str | None = None,
     dimensions: int | None = None,
+    api_key: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Endpoint:
     """The endpoint of ``[NAME=]TARGET``. Raises InputError; nothing is sent, but to a local stack for its time scale.
 
-    ``time_scale=None``: what the local stack says, else 1.
+    ``time_scale=None``: what the local stack says, else 1. ``api_key``: that of a server of one's own.
     """
     name, spelled = named(target)
     found = parse(spelled)
@@ -139,7 +140,9 @@ def opened(
             f"the local stack behind {name or _short(found)} has the time scale {actual:g}, not {time_scale:g}",
             cure="Leave --time-scale out: the stack says what it is.",
         )
-    transport = open_transport(found, connections=connections, environ=environ)
+    transport = open_transport(
+        found, connections=connections, api_key=api_key if found.kind == "http" else None, environ=environ
+    )
     return Endpoint(
         name=name or _short(found),
         target=str(found),

@@ -152,8 +152,8 @@ def table(measured: Measured, tell: Tell) -> None:
         [_summed(each) for each in rows(measured)],
         tell,
     )
-    tell(f"Published: {published.figures()['date']}; its tokens are counted otherwise. /RATE: over the success rate.")
-    tell("PEAK, and its USD per 1M tokens: of the setting with the most tokens a second.")
+    tell(f"Published: {published.figures()['date']}, its tokens counted otherwise. /RATE: over success rate.")
+    tell("PEAK, and its USD per 1M tokens: at the setting with the most tokens a second.")
     for facts in measured.targets:
         found = [each for each in measured.cells if each.target == facts.name]
         tell("")
@@ -162,7 +162,7 @@ def table(measured: Measured, tell: Tell) -> None:
             for part in textwrap.wrap(line, 78, break_long_words=False, break_on_hyphens=False):
                 tell(f"  {part}")
         _columns(
-            ("REQUEST", "LOAD", "SUCCESS", "MEAN S", "P90 S", "P99 S", "TOKENS/S", "PUBLISHED S"),
+            ("REQUEST", "LOAD", "SUCCESS", "MEAN S", "P90 S", "P99 S", "TOKENS/S", "PUBLISHED"),
             [_line(each, published.LIKE[facts.kind]) for each in found],
             tell,
         )

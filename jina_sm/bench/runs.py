@@ -29,6 +29,7 @@ from jina_sm.bench.metrics import Cell, Sample, Setting, Summary
 from jina_sm.bench.workload import Fitted
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError, JinaSMError
+from jina_sm.values import EmbedRequest
 
 _log = logging.getLogger(__name__)
 POOL_BYTES = 64_000_000
@@ -321,7 +322,8 @@ def run(
             if here.watch.why is not None:
                 continue
             # What is made here is neither in a sample nor in the endpoint's time.
-            found = _Driver(here, plan, trial, clock, began, purse).run()
+            driver = _Driver(here, plan, trial, clock, began, purse)
+            found = driver.run()
             samples += found
             on_progress(
                 Progress(
@@ -334,7 +336,7 @@ def run(
                     len(found),
                 )
             )
-            if not purse.allows(clock.now() - began):
+            if driver.out_of_money:
                 ended = f"the ceiling of {plan.rules.usd:g} USD"
                 break
     except KeyboardInterrupt as interrupted:
@@ -367,6 +369,7 @@ class _Ready:
         self.first_errors: dict[str, str] = {}
         self.counted_by = "endpoint"
         self._plan = plan
+        self._lengths = tokens.Lengths(plan.tokenizer)
         self._counts = self._counter()
         self._fits: dict[int, Fitted] = {}
         lengths = {each.passage_tokens for each in plan.settings if each.passage_tokens}
@@ -402,10 +405,12 @@ class _Ready:
         assert setting.passage_tokens is not None
         return workload.Passages(self.fitted(setting.passage_tokens), batch, chance)
 
-    def estimated(self, letter: Letter) -> int:
-        """Tokens of a request whose answer says none."""
-        items = letter.asked.items if hasattr(letter.asked, "items") else letter.asked.documents
-        return sum(self._counts(text) for text in items if isinstance(text, str))
+    def expected(self, letter: Letter, setting: Setting) -> int:
+        """About how many tokens the endpoint will count; asks nobody."""
+        if setting.passage_tokens is not None and setting.passage_tokens in self._fits:
+            return letter.texts * self._fits[setting.passage_tokens].counted
+        items = letter.asked.items if isinstance(letter.asked, EmbedRequest) else letter.asked.documents
+        return int(self._lengths.of([item for item in items if isinstance(item, str)]).sum())
 
     def facts(self) -> Facts:
         each = self.endpoint
@@ -427,14 +432,11 @@ class _Ready:
     def _counter(self) -> workload.Count:
         """By the endpoint, which has to be asked once anyway: what is not there is found out before a run begins."""
         said = self.endpoint.counts("the of and to")
-        if self._plan.tokenizer is not None:
-            exact = tokens.Lengths(self._plan.tokenizer)
-            self.counted_by = "tokenizer" if not said else "endpoint"
-            return lambda text: int(exact.of([text])[0])
-        if said:
+        if self._plan.tokenizer is None and said:
             return self.endpoint.counts
-        self.counted_by = "estimate"
-        return tokens.estimate
+        if not said:
+            self.counted_by = "estimate" if self._plan.tokenizer is None else "tokenizer"
+        return lambda text: int(self._lengths.of([text])[0])
 
 
 class _Driver:
@@ -450,6 +452,7 @@ class _Driver:
         self._samples: list[Sample] = []
         self._threads = self._idle = 0
         self._timing = False
+        self.out_of_money = False
         scale = ready.endpoint.time_scale
         self._load = Load(
             setting,
@@ -514,7 +517,9 @@ class _Driver:
             sample, error = self._asked(step)
             with self._changed:
                 self._samples.append(sample)
-                self._purse.tokens_usd += sample.tokens * self._usd_a_token
+                # What was reserved becomes what it was; nobody says whether a failure is billed, so it stays.
+                if error is None:
+                    self._purse.tokens_usd += sample.tokens * self._usd_a_token - self._reserved(step)
                 if error is not None:
                     self._ready.first_errors.setdefault(type(error).__name__, str(error))
                 if self._ready.watch.saw(error) is not None:
@@ -528,11 +533,14 @@ class _Driver:
             while True:
                 step = self._load.next(self._now())
                 if isinstance(step, Send):
-                    if not self._purse.allows(self._now()):
+                    price = self._reserved(step)
+                    if not self._purse.allows(self._now(), price):
+                        self.out_of_money = True
                         self._load.stop()
                         self._load.answered(self._now())
                         self._check()
                         return None
+                    self._purse.tokens_usd += price
                     # Somebody else keeps the time from here.
                     if self._idle:
                         self._changed.notify()
@@ -543,6 +551,12 @@ class _Driver:
                     self._check()
                     return None
                 self._wait(step)
+
+    def _reserved(self, send: Send) -> float:
+        """What a request is expected to cost."""
+        if not self._usd_a_token:
+            return 0.0
+        return self._ready.expected(self._letters[send.number % len(self._letters)], self._setting) * self._usd_a_token
 
     def _wait(self, step: Wait) -> None:
         """Until a request is due, if nobody else looks at the time, else until called."""
@@ -582,7 +596,7 @@ class _Driver:
         try:
             response = target.transport.send(letter.request)
             done = self._now()
-            counted = target.read(letter, response) or self._ready.estimated(letter)
+            counted = target.read(letter, response) or self._ready.expected(letter, self._setting)
         except BaseException as error:  # whatever it was, whoever waits must hear of it
             if not isinstance(error, JinaSMError):
                 _log.exception("unexpected")

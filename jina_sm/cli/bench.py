@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable
@@ -104,6 +105,7 @@ def _apart(context: click.Context, param: click.Parameter, value: tuple[str, ...
 @click.option(
     "--tokenizer", metavar="FILE", help="The model's tokenizer.json; else the endpoint's own counts are used."
 )
+@click.option("--api-key-env", metavar="NAME", help="The variable with the key of http(s) targets.")
 @click.option("--task", help="As the model knows it. Default: its own.")
 @click.option("--dimensions", type=int)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of texts, arrivals and the order of settings.")
@@ -149,7 +151,7 @@ def run(
     _shown(measured, as_json)
     if measured.ended != "complete":
         show.say(f"not complete: {measured.ended}")
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(130 if measured.ended == "interrupted" else 1)
     return None
 
 
@@ -299,6 +301,9 @@ def _endpoints(targets: tuple[str, ...], plan: Plan, asked: dict[str, Any]) -> l
     from jina_sm.bench import endpoint
 
     known = catalog.load()
+    key: str | None = None
+    if asked["api_key_env"] is not None and not (key := os.environ.get(asked["api_key_env"])):
+        raise InputError(f"the variable {asked['api_key_env']} is not set, and --api-key-env names it")
     most = max(each.concurrency or plan.max_in_flight for each in plan.settings)
     names = {endpoint.named(each)[0] for each in targets}
     for option in ("usd_per_hour", "usd_per_1m_tokens", "time_scale"):
@@ -327,6 +332,7 @@ def _endpoints(targets: tuple[str, ...], plan: Plan, asked: dict[str, Any]) -> l
             time_scale=of("time_scale"),
             task=asked["task"],
             dimensions=asked["dimensions"],
+            api_key=key,
         )
         found.append(endpoint.instances_at(opened))
     return endpoint.distinct(found)

@@ -93,7 +93,8 @@ def test_the_published_checks_are_told() -> None:
     lines: list[str] = []
     report.checks(published.reproduce(), lines.append)
     assert lines[0].endswith("differs")
-    assert any("0.33 requests/s would be 3030 ms" in line for line in lines)
+    assert "0.33 requests/s would be 3030 ms" in " ".join(line.strip() for line in lines)
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(("value", "shown"), [(None, "-"), (0.0123, "0.012"), (9.999, "9.999"), (12.34, "12.3")])
