@@ -148,7 +148,7 @@ def _success() -> list[Check]:
 
 _LATENCY_WHY = {
     "jina_api": "the guide's mean takes in 8,192-token passages, whose response times it does not publish",
-    "sagemaker": "the tables give 3.95; those of 8,192-token passages, which could not leave it there, aren't given",
+    "sagemaker": "cut off where rounding gives 4.0; so its 8,192-token passages are not in it, though they succeeded",
     "self_hosted_no_batching": "the guide's mean takes in single passages of 8,192 tokens, which its tables do not "
     "have: at 7.4 s each, all 21 settings that fit come to 2.6",
 }
@@ -160,10 +160,8 @@ def _latency() -> list[Check]:
         given, rate = told["latency_s"][system], told["request_success_rate"][system]
         mean = metrics.summary(system, cells()[system]).latency_s
         assert mean is not None
-        fits = round(mean, 1) == given
-        checks.append(
-            Check("latency, s", system, given, mean, REPRODUCED if fits else DIFFERS, _LATENCY_WHY.get(system, ""))
-        )
+        verdict = REPRODUCED if round(mean, 1) == given else ROUNDED if int(mean * 10) / 10 == given else DIFFERS
+        checks.append(Check("latency, s", system, given, mean, verdict, _LATENCY_WHY.get(system, "")))
         over = told["latency_normalized_by_success_rate_s"][system]
         found = metrics.normalized(given, rate)
         low, high = metrics.normalized(given - 0.05, rate + 0.0005), metrics.normalized(given + 0.05, rate - 0.0005)

@@ -61,8 +61,10 @@ def test_the_published_latency_over_success_rate_follows(system: str) -> None:
 def test_the_published_mean_latency_follows_where_the_tables_are_whole() -> None:
     told = {each.system: each for each in published.reproduce() if each.figure == "latency, s"}
     assert told["self_hosted_dynamic_batching"].verdict == REPRODUCED
+    assert told["sagemaker"].verdict == ROUNDED
+    assert told["sagemaker"].computed == pytest.approx(3.953, abs=1e-3)
     # What is missing of the others: the settings with 8,192 tokens, which have success rates and no response times.
-    assert all(told[system].verdict == DIFFERS and told[system].why for system in published.SYSTEMS[:3])
+    assert {told[system].verdict for system in ("jina_api", "self_hosted_no_batching")} == {DIFFERS}
     # Those of a self-hosted server are three, single passages; both of its published means ask the same of them.
     some = published.cells()["self_hosted_no_batching"]
     missing = (21 * 2.6 - sum(each.response_s or 0 for each in some)) / 3
@@ -221,3 +223,12 @@ def test_an_unscaled_sample_is_itself_divided() -> None:
     assert (found.done_s, found.sent_s, found.server_work_s) == pytest.approx((1.0, 0.1, 0.5))
     assert found.server_queue_s is None
     assert sample(0, 1.0).unscaled(1.0) == sample(0, 1.0)
+
+
+def test_the_decision_counts_as_the_checks_do() -> None:
+    count = Counter(each.verdict for each in published.reproduce())
+    decision = (Path(__file__).parents[2] / "docs/decisions/015-what-a-benchmark-measures.md").read_text(
+        encoding="utf-8"
+    )
+    assert f"{count[REPRODUCED]} of {sum(count.values())}" in decision
+    assert f"{count[ROUNDED]} within rounding" in decision
