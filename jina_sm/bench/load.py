@@ -22,6 +22,11 @@ HOPELESS = (errors.AuthError, errors.EndpointNotFoundError)
 """What another attempt cannot change: the target is given up at once."""
 
 
+AWAY = (errors.ModelUnavailableError, errors.ThrottledError, errors.AuthError, errors.EndpointNotFoundError)
+"""What says that nobody is there to ask. A refusal, a timeout or an out-of-memory is an answer, and may be the finding:
+a setting that always fails is measured as such, and the next one may do well."""
+
+
 @dataclass(frozen=True)
 class Send:
     """Request ``number`` is to go now. It was due at ``due_s``."""
@@ -137,8 +142,8 @@ class Load:
 class Rules:
     """When to give up. ``None``: never for that reason.
 
-    ``failures_in_a_row`` and ``failed_share`` (of the last hundred requests) give up the target; ``usd`` ends the
-    run before a request that would pass it.
+    ``failures_in_a_row`` (unreachable or throttled, not refused) and ``failed_share`` (of the last hundred requests,
+    failed however) give up the target; ``usd`` ends the run before a request that would pass it.
     """
 
     failures_in_a_row: int | None = 50
@@ -165,7 +170,7 @@ class Watch:
 
     def saw(self, error: BaseException | None) -> str | None:
         """Takes note; the reason to give up, once there is one."""
-        self._in_a_row = 0 if error is None else self._in_a_row + 1
+        self._in_a_row = self._in_a_row + 1 if isinstance(error, AWAY) else 0
         self._last.append(error is not None)
         if self.why is not None:
             return self.why

@@ -83,7 +83,7 @@ def published_page() -> str:
     body = [
         f"""<p class="eyebrow">Benchmark</p><h1>The published comparison</h1><p class="lead">{escape(told["source"])}, {told["date"]}, of {told["model"]}.
 Made again from its tables: {len(checks) - len(misses)} of {len(checks)} figures follow.</p>""",
-        _section("summary", "Summary", "", _summary_table(rows)),
+        _section("summary", "Summary", "", _summary_table(rows, {row.name: place for place, row in enumerate(rows)})),
         _section(
             "latency",
             "Response time against callers at once",
@@ -168,10 +168,15 @@ def _summary_table(rows: Sequence[report.Row], colours: dict[str, int] | None = 
     head = "".join(f'<th scope="col">{title}</th>' for title, _, _ in _COLUMNS)
     lines = []
     for place, row in enumerate(rows):
-        colour = None if row.published else (colours or {}).get(row.name)
+        colour = (colours or {}).get(row.name)
         cells = "".join(
-            _cell(shown(value := getattr(row, name)), "" if row.published else f"summaries.{place}.{name}", value)
+            _cell(
+                report.latency(row, value) if shown is seconds else shown(value),
+                "" if row.published else f"summaries.{place}.{name}",
+                value,
+            )
             for _, name, shown in _COLUMNS
+            for value in (getattr(row, name),)
         )
         kind = ' class="reference"' if row.published else ""
         lines.append(f'<tr{kind}><th scope="row">{_key(colour)}{escape(row.name.strip())}</th>{cells}</tr>')
@@ -655,18 +660,19 @@ def _notes(measured: Measured) -> str:
     )
     machine = measured.environment
     versions = ", ".join(f"{escape(name)} {escape(said)}" for name, said in measured.versions.items())
-    load = machine.get("load_average")
+    averages = machine.get("load_average")
+    load = averages[0] if isinstance(averages, list | tuple) and averages else None
     return _section(
         "notes",
         "How it was measured",
         "",
         f"""<ul class="notes">{about}
-<li>{asked.get("repetitions")} repetitions, settings in another order each time, targets by turns within a setting,
+<li>{escape(str(asked.get("repetitions")))} repetitions, settings in another order each time, targets by turns within a setting,
 never two at once. Intervals are Student's t over repetitions.</li>
 <li>Failed requests: in the success rate's denominator; not in latency or percentiles; in throughput and cost they give
 nothing, and their time counts. Requests a second are callers over mean response time, as published.</li>
 <li>One request is one sample: nothing is shared, packed, retried or hedged. A wrong answer is a failure.</li>
-<li>Asked from {escape(str(machine.get("system")))} {escape(str(machine.get("machine")))}, {machine.get("cpus")} CPUs{f", load average {load[0]}" if load else ""};
+<li>Asked from {escape(str(machine.get("system")))} {escape(str(machine.get("machine")))}, {escape(str(machine.get("cpus")))} CPUs{f", load average {escape(str(load))}" if load else ""};
 {versions}.</li>
 <li>Published: {escape(published.figures()["source"])}, {published.figures()["date"]}, of {escape(published.figures()["model"])};
 {"; ".join(f"{escape(each['label'])} {escape(each['where'])}" for each in published.figures()["systems"].values())}.</li></ul>""",
@@ -687,7 +693,9 @@ def _cell(shown: str, key: str, value: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = ()) -> str:
-    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    titles = "".join(
+        f"<th scope=col{' class=long' if place in words else ''}>{title}</th>" for place, title in enumerate(head)
+    )
     lines = "".join(
         f'<tr><th scope="row">{row[0]}</th>'
         + "".join(f"<td{' class=long' if place in words else ''}>{cell}</td>" for place, cell in enumerate(row[1:], 1))

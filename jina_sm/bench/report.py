@@ -227,8 +227,8 @@ def rows(measured: Measured) -> list[Row]:
         found.append(published_row(system))
         same = [like for each in measured.settings if (like := published.cell(system, each))]
         if same:
-            latency = metrics.summary(system, same).latency_s
-            found.append(Row(name="  ... these settings", published=True, latency_s=latency))
+            mean_s = metrics.summary(system, same).latency_s
+            found.append(Row(name="  ... these settings", published=True, latency_s=mean_s))
     return found
 
 
@@ -256,12 +256,17 @@ def published_table(tell: Tell) -> None:
     )
 
 
+def latency(each: Row, value: float | None) -> str:
+    """Of a published row as it was published: to a tenth."""
+    return f"{value:.1f}" if each.published and each.success_rate is not None and value is not None else seconds(value)
+
+
 def _summed(each: Row) -> tuple[str, ...]:
     return (
         each.name,
         share(each.success_rate),
-        seconds(each.latency_s),
-        seconds(each.latency_normalized_s),
+        latency(each, each.latency_s),
+        latency(each, each.latency_normalized_s),
         number(each.tokens_per_s),
         number(each.peak_tokens_per_s),
         usd(each.usd_per_1m_tokens),

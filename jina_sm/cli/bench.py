@@ -145,7 +145,7 @@ def run(
             price = "at a cost that is not known" if foreseen.usd is None else f"for about {foreseen.usd:.2f} USD"
             show.confirm(f"Send {foreseen.requests:,} requests {price}?", yes)
         measured = runs.run(endpoints, plan, on_progress=_told())
-    _write(out, report.encoded(measured))
+    out = _kept(out, report.encoded(measured))
     show.say(f"{out}: {len(measured.samples):,} samples; `jina-sm bench report {out} --html FILE` makes the page")
     _made(measured, html)
     _shown(measured, as_json)
@@ -412,6 +412,20 @@ def _check_writable(option: str, file: str | None) -> None:
     """Before anything is paid for."""
     if file is not None and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
         raise InputError(f"{option} {file!r} cannot be written: its folder is not there, or it is one")
+
+
+def _kept(file: str, content: bytes) -> str:
+    """Where it is: what was paid for is not lost to a disk that is full or a folder that has gone."""
+    import tempfile
+
+    try:
+        _write(file, content)
+    except InputError as error:
+        with tempfile.NamedTemporaryFile(prefix="jina-sm-bench-", suffix=".json", delete=False) as kept:
+            kept.write(content)
+        show.say(f"{error}; it is in {kept.name}")
+        return kept.name
+    return file
 
 
 def _write(file: str, content: bytes) -> None:

@@ -240,6 +240,12 @@ def test_a_target_is_given_up_after_failures_in_a_row() -> None:
     assert watch.saw(failed) == "3 failures in a row, the last: down"
 
 
+@pytest.mark.parametrize("kind", [errors.ModelFailedError, errors.ModelTimeoutError, errors.PayloadTooLargeError])
+def test_a_setting_that_always_fails_is_a_finding_and_no_reason_to_give_up(kind: type[errors.JinaSMError]) -> None:
+    watch = Watch(Rules(failures_in_a_row=3))
+    assert all(watch.saw(kind("too large")) is None for _ in range(50))
+
+
 def test_a_target_is_given_up_for_the_share_that_fails() -> None:
     watch = Watch(Rules(failures_in_a_row=None, failed_share=0.3))
     failed = errors.ModelUnavailableError("down")
