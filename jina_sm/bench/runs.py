@@ -28,7 +28,7 @@ from jina_sm.bench.load import Load, Purse, Rules, Send, Wait, Watch
 from jina_sm.bench.metrics import Cell, Sample, Setting, Summary
 from jina_sm.bench.workload import Fitted
 from jina_sm.clock import Clock
-from jina_sm.errors import InputError, JinaSMError
+from jina_sm.errors import InputError, JinaSMError, ModelUnavailableError, ThrottledError
 from jina_sm.values import EmbedRequest
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ POOL_BYTES = 64_000_000
 WAVES = 3
 """Requests of a caller in one repetition of a closed loop, unless the plan says how many in all."""
 MAX_REQUESTS = 1_000_000
+PATIENCE = 5
+"""Attempts to ask how long a text is, before anything is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,8 +311,11 @@ def run(
         raise InputError("a run needs a target")
     if len({each.name for each in targets}) < len(targets):
         raise InputError("two targets have the same name", cure="NAME=TARGET names one.")
+    for each in targets:
+        if plan.rules.usd is not None and each.billed and not each.price.known:
+            raise InputError(f"there is a ceiling in USD, and no price of {each.name}", cure="Give --usd-per-hour.")
     began_at, began = datetime.now(UTC), clock.now()
-    ready = [_Ready(each, plan) for each in targets]
+    ready = [_Ready(each, plan, clock) for each in targets]
     hourly = sum(each.price.usd_per_hour or 0.0 for each in targets if each.billed)
     purse = Purse(usd_per_hour=hourly, ceiling=plan.rules.usd)
     samples: list[Sample] = []
@@ -363,8 +368,9 @@ def run(
 class _Ready:
     """A target whose passages are fitted, and what has gone wrong there so far."""
 
-    def __init__(self, target: Endpoint, plan: Plan) -> None:
+    def __init__(self, target: Endpoint, plan: Plan, clock: Clock) -> None:
         self.endpoint = target
+        self._clock = clock
         self.watch = Watch(plan.rules)
         self.first_errors: dict[str, str] = {}
         self.counted_by = "endpoint"
@@ -431,12 +437,21 @@ class _Ready:
 
     def _counter(self) -> workload.Count:
         """By the endpoint, which has to be asked once anyway: what is not there is found out before a run begins."""
-        said = self.endpoint.counts("the of and to")
+        said = self._asked("the of and to")
         if self._plan.tokenizer is None and said:
-            return self.endpoint.counts
+            return self._asked
         if not said:
             self.counted_by = "estimate" if self._plan.tokenizer is None else "tokenizer"
         return lambda text: int(self._lengths.of([text])[0])
+
+    def _asked(self, text: str) -> int:
+        """How long the endpoint says a text is. Not measured, so asked again where it is only busy."""
+        for attempt in range(PATIENCE - 1):
+            try:
+                return self.endpoint.counts(text)
+            except (ThrottledError, ModelUnavailableError) as error:
+                self._clock.sleep((error.retry_after_s or 0.5 * 2**attempt) * self.endpoint.time_scale)
+        return self.endpoint.counts(text)
 
 
 class _Driver:

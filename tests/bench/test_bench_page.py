@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,16 @@ def test_a_run_that_is_not_whole_says_so() -> None:
     html = page.page(measured({"one": 0.1}, ended="interrupted", changes={"given_up": "no key"}))
     assert "Not complete: interrupted" in html
     assert "given up: no key" in html
+
+
+def test_a_target_of_which_nothing_was_measured_is_named_all_the_same() -> None:
+    run = measured({"one": 0.1, "none": 0.1})
+    run = replace(run, samples=tuple(each for each in run.samples if each.target == "one"))
+    assert run.summaries[1].success_rate is None
+    assert "none" in page.page(run)
+    lines: list[str] = []
+    report.table(run, lines.append)
+    assert any(line.split()[:3] == ["none", "-", "-"] for line in lines)
 
 
 def test_a_run_without_a_single_answer_is_still_a_page() -> None:

@@ -187,6 +187,30 @@ def test_what_is_not_there_is_found_out_before_anything_is_measured() -> None:
         runs.run([at(Server(does))], plan())
 
 
+def test_an_endpoint_that_is_only_busy_is_asked_again_how_long_a_text_is() -> None:
+    slept: list[float] = []
+
+    def does(number: int) -> None:
+        if number in (0, 1):
+            raise errors.ThrottledError("slow down", retry_after_s=3.0 if number else None)
+
+    found = runs.run([at(Server(does))], plan(), clock=Clock(sleep=slept.append))
+    assert (found.ended, slept) == ("complete", [0.5, 3.0])
+
+    def down(number: int) -> None:
+        raise errors.ModelUnavailableError("down")
+
+    server = Server(down)
+    with pytest.raises(errors.ModelUnavailableError):
+        runs.run([at(server)], plan(), clock=Clock(sleep=slept.append))
+    assert len(server.asked) == runs.PATIENCE
+
+
+def test_a_ceiling_needs_a_price() -> None:
+    with pytest.raises(InputError, match="no price of a"):
+        runs.run([at(Server())], plan(rules=Rules(usd=1.0)))
+
+
 def test_a_ceiling_ends_a_run() -> None:
     found = runs.run(
         [at(Server(), price=Price(usd_per_1m_tokens=1.0))], plan(rules=Rules(usd=32.1 * 10 / 1e6), repetitions=5)
