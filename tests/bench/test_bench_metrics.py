@@ -119,6 +119,14 @@ def test_the_warm_up_counts_nowhere() -> None:
     assert metrics.cells(samples[:1], [ONE]) == []
 
 
+def test_what_this_machine_needs_to_read_an_answer_is_no_latency_and_lowers_the_rate() -> None:
+    (found,) = metrics.cells([sample(n, 1.0, decode_s=0.25) for n in range(4)], [ONE])
+    assert found.response_s == 1.0
+    assert found.requests_per_s == 1.0
+    assert found.answered_per_s == pytest.approx(0.8)
+    assert found.tokens_per_s == pytest.approx(80)
+
+
 def test_a_percentile_needs_as_many_requests_as_it_tells_of() -> None:
     assert metrics.percentile([1.0], 0.5) is None
     assert metrics.percentile([1.0, 3.0], 0.5) == 2.0

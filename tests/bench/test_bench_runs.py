@@ -90,6 +90,24 @@ def test_targets_take_turns_within_a_setting_and_begin_equally_often(
     assert [each.repetition for each in order] == sorted(each.repetition for each in order)
 
 
+def test_settings_come_in_another_order_each_time_and_again_with_the_same_seed() -> None:
+    order = runs.trials(8, 1, 4)
+    by_repetition = [[each.setting for each in order if each.repetition == number] for number in range(4)]
+    assert len({tuple(each) for each in by_repetition}) == 4
+    assert all(sorted(each) == list(range(8)) for each in by_repetition)
+    assert runs.trials(8, 1, 4) == order
+    assert runs.trials(8, 1, 4, seed=1) != order
+
+
+def test_an_open_loop_is_due_in_the_endpoints_own_time() -> None:
+    """Ten a second for two seconds, of an endpoint that plays a thousand times as fast: 20 requests within 2 ms."""
+    setting = Setting(batch_size=1, passage_tokens=16, arrivals="constant", rate=10.0)
+    found = runs.run([at(Server(), time_scale=0.001)], plan(setting, duration_s=2.0, repetitions=1))
+    due = [each.due_s for each in found.samples]
+    assert len(due) == 20
+    assert [each - due[0] for each in due] == pytest.approx([number / 10_000 for number in range(20)])
+
+
 def test_one_request_is_one_sample_and_no_two_are_alike() -> None:
     server = Server()
     found = runs.run([at(server)], plan())
