@@ -293,11 +293,10 @@ def seconds(value: float | None) -> str:
 
 
 def plus_minus(interval: Interval | None) -> str:
-    """Half the width of an interval, as it is read beside a mean."""
+    """Half the width of an interval, with the digits of the mean that it stands beside."""
     if interval is None:
         return ""
-    reach = (interval.high - interval.low) / 2
-    return f" ±{reach:.3f}" if reach < 10 else f" ±{reach:.0f}"
+    return f" ±{(interval.high - interval.low) / 2:.{3 if interval.high + interval.low < 20 else 1}f}"
 
 
 def share(value: float | None) -> str:
