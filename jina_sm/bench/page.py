@@ -621,7 +621,7 @@ def _split(measured: Measured) -> str:
 def _everything(measured: Measured) -> str:
     head = (
         "Target", "Request", "Load", "Answered", "Mean, s", "95 %", "p50", "p90", "p99", "Slowest", "Requests/s",
-        "Tokens/s", "Published mean, s",
+        "Tokens/s", "Published",
     )  # fmt: skip
     kinds = {each.name: each.kind for each in measured.targets}
     rows = []
@@ -644,7 +644,9 @@ def _everything(measured: Measured) -> str:
             + _cell(number(each.tokens_per_s), f"{key}.tokens_per_s", each.tokens_per_s)
             + f'<td class="reference">{seconds(like.response_s if like else None)}</td></tr>'
         )
-    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    titles = "".join(
+        f'<th scope="col"{" class=word" if place in (1, 2) else ""}>{title}</th>' for place, title in enumerate(head)
+    )
     return _section(
         "figures",
         "All figures",
