@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from jina_sm.bench.endpoint import opened as opened
     from jina_sm.bench.load import Rules as Rules
     from jina_sm.bench.metrics import Setting as Setting
+    from jina_sm.bench.plan import Plan as Plan
+    from jina_sm.bench.plan import published_grid as published_grid
     from jina_sm.bench.runs import Measured as Measured
-    from jina_sm.bench.runs import Plan as Plan
-    from jina_sm.bench.runs import published_grid as published_grid
     from jina_sm.bench.runs import run as run
 
 _HOMES = {
     "Endpoint": "endpoint",
     "Measured": "runs",
-    "Plan": "runs",
+    "Plan": "plan",
     "Price": "endpoint",
     "Rules": "load",
     "Setting": "metrics",
     "opened": "endpoint",
-    "published_grid": "runs",
+    "published_grid": "plan",
     "run": "runs",
 }
 __all__ = [*_HOMES]  # noqa: PLE0604  the names are strings

@@ -18,7 +18,8 @@ from jina_sm.errors import InputError
 if TYPE_CHECKING:
     from jina_sm.bench.endpoint import Endpoint
     from jina_sm.bench.metrics import Setting
-    from jina_sm.bench.runs import Forecast, Measured, Plan, Progress
+    from jina_sm.bench.plan import Forecast, Plan
+    from jina_sm.bench.runs import Measured, Progress
 
 
 @click.group()
@@ -133,13 +134,14 @@ def run(
     Targets take turns within every setting, so that they can be compared. Ctrl-C ends a run; what was measured is kept.
     """
     from jina_sm.bench import report, runs
+    from jina_sm.bench.plan import forecast
 
     plan = _plan(asked)
     endpoints = _endpoints(targets, plan, asked)
     with contextlib.ExitStack() as closing:
         for each in endpoints:
             closing.callback(each.transport.close)
-        foreseen = runs.forecast(endpoints, plan)
+        foreseen = forecast(endpoints, plan)
         _say_plan(endpoints, plan, foreseen)
         if only_plan:
             return show.json(_plain(foreseen)) if as_json else None
@@ -234,7 +236,7 @@ def published(html: str | None, as_json: bool) -> None:
 def _plan(asked: dict[str, Any]) -> Plan:
     from jina_sm.bench import workload
     from jina_sm.bench.load import Rules
-    from jina_sm.bench.runs import Plan
+    from jina_sm.bench.plan import Plan
 
     recorded = workload.read_requests(asked["workload"]) if asked["workload"] else None
     texts = tuple(workload.read_texts(asked["texts"])) if asked["texts"] else None
@@ -274,7 +276,7 @@ def _settings(
     """Every shape of request at every load."""
     from dataclasses import replace
 
-    from jina_sm.bench import runs
+    from jina_sm.bench import plan
     from jina_sm.bench.metrics import Setting
 
     opened = bool(asked["rate"]) + (asked["ramp"] is not None)
@@ -287,7 +289,7 @@ def _settings(
     elif whence:
         shapes = [Setting(batch_size=size, texts=Path(whence).name) for size in asked["batch"] or (1, 32, 128)]
     else:
-        grid = runs.published_grid(batch_sizes=asked["batch"], passage_tokens=lengths, concurrencies=(1,))
+        grid = plan.published_grid(batch_sizes=asked["batch"], passage_tokens=lengths, concurrencies=(1,))
         shapes = list(grid)
     loads: list[dict[str, Any]]
     if asked["rate"]:

@@ -35,7 +35,8 @@ def test_the_figures_are_made_anew_from_the_samples(tmp_path: Path) -> None:
 
 
 def test_the_schema_is_the_published_one_and_the_document_fits_it() -> None:
-    assert json.loads((ROOT / "docs" / "bench.schema.json").read_text(encoding="utf-8")) == report.schema()
+    kept = json.loads((ROOT / "docs" / "bench.schema.json").read_text(encoding="utf-8"))
+    assert kept == report.schema(), "jina-sm bench report --schema > docs/bench.schema.json"
     schema = report.schema()
     told = json.loads(report.encoded(measured({"one": 0.1})))
     assert set(schema["properties"]) == set(told) == set(schema["required"])

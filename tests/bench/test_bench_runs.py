@@ -19,7 +19,7 @@ from jina_sm.bench import endpoint, metrics, runs, workload
 from jina_sm.bench.endpoint import Endpoint, Price, Told
 from jina_sm.bench.load import Rules
 from jina_sm.bench.metrics import Setting
-from jina_sm.bench.runs import Plan
+from jina_sm.bench.plan import Plan, forecast, published_grid, trials
 from jina_sm.clock import Clock
 from jina_sm.errors import InputError
 from jina_sm.transport import Request, Response
@@ -78,7 +78,7 @@ def plan(*settings: Setting, **more: Any) -> Plan:
 def test_targets_take_turns_within_a_setting_and_begin_equally_often(
     settings: int, targets: int, repetitions: int
 ) -> None:
-    order = runs.trials(settings, targets, repetitions)
+    order = trials(settings, targets, repetitions)
     assert Counter(order).most_common(1)[0][1] == 1
     assert len(order) == settings * targets * repetitions
     blocks = [order[start : start + targets] for start in range(0, len(order), targets)]
@@ -91,12 +91,12 @@ def test_targets_take_turns_within_a_setting_and_begin_equally_often(
 
 
 def test_settings_come_in_another_order_each_time_and_again_with_the_same_seed() -> None:
-    order = runs.trials(8, 1, 4)
+    order = trials(8, 1, 4)
     by_repetition = [[each.setting for each in order if each.repetition == number] for number in range(4)]
     assert len({tuple(each) for each in by_repetition}) == 4
     assert all(sorted(each) == list(range(8)) for each in by_repetition)
-    assert runs.trials(8, 1, 4) == order
-    assert runs.trials(8, 1, 4, seed=1) != order
+    assert trials(8, 1, 4) == order
+    assert trials(8, 1, 4, seed=1) != order
 
 
 def test_an_open_loop_is_due_in_the_endpoints_own_time() -> None:
@@ -389,18 +389,18 @@ def test_a_run_that_cannot_be_is_refused() -> None:
 
 def test_a_forecast_is_of_the_published_times_and_prices() -> None:
     here = at(Server(), kind="sagemaker", price=Price(usd_per_hour=3.908))
-    grid = runs.published_grid()
+    grid = published_grid()
     assert len(grid) == 27
-    found = runs.forecast([here], Plan(settings=grid))
+    found = forecast([here], Plan(settings=grid))
     # Four requests of each caller (one to warm up), five repetitions: twenty mean response times of each setting.
     assert found.requests == 20 * 9 * (1 + 5 + 10)
     assert found.seconds == pytest.approx(20 * 27 * 3.9532, rel=1e-3)
     assert found.usd == pytest.approx(3.908 * (found.seconds or 0) / 3600)
     assert found.tokens == 20 * 16 * (1 + 32 + 128) * (128 + 512 + 1024)
-    assert runs.forecast([here], plan()).seconds is None
-    assert runs.forecast([here], plan()).usd is None
+    assert forecast([here], plan()).seconds is None
+    assert forecast([here], plan()).usd is None
     api = at(Server(), kind="jina-api", price=Price(usd_per_1m_tokens=0.02))
-    assert runs.forecast([api], Plan(settings=grid)).usd == pytest.approx((found.tokens or 0) / 1e6 * 0.02)
+    assert forecast([api], Plan(settings=grid)).usd == pytest.approx((found.tokens or 0) / 1e6 * 0.02)
 
 
 def test_targets_have_names_and_prices() -> None:
