@@ -141,6 +141,30 @@ def read(source: str) -> Measured:
     )
 
 
+def response_times(measured: Measured, target: str | None = None) -> list[dict[str, float]]:
+    """The response curve of one target: its closed loops' rows of batch, tokens (as counted), concurrency and mean_s.
+
+    What a model of response times is fitted to. Raises InputError unless it is clear which target is meant.
+    """
+    names = [each.name for each in measured.targets]
+    if (target is None and len(names) != 1) or (target is not None and target not in names):
+        raise InputError(f"the run has the targets {', '.join(names)}", cure="Name one of them.")
+    return [
+        {
+            "batch": each.setting.batch_size,
+            "tokens": round(each.tokens_per_request / each.setting.batch_size, 3),
+            "concurrency": each.setting.concurrency,
+            "mean_s": each.response_s,
+        }
+        for each in measured.cells
+        if each.target == (target or names[0])
+        and each.setting.batch_size
+        and each.setting.concurrency
+        and each.response_s is not None
+        and each.tokens_per_request
+    ]
+
+
 Tell = Callable[[str], None]
 _HEAD = ("", "SUCCESS", "SECONDS", "/RATE", "TOKENS/S", "PEAK", "USD/1M", "PEAK")
 

@@ -166,8 +166,10 @@ def run(
 @click.argument("source", metavar="[RESULTS.json]", required=False)
 @click.option("--html", metavar="FILE", help="Write the page.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of results instead.")
+@click.option("--rows", is_flag=True, help="Print the response curve instead: batch, tokens, concurrency, mean_s.")
+@click.option("--of", "target", metavar="NAME", help="Whose --rows, where a run has several targets.")
 @show.json_option
-def report_(source: str | None, html: str | None, schema: bool, as_json: bool) -> None:
+def report_(source: str | None, html: str | None, schema: bool, rows: bool, target: str | None, as_json: bool) -> None:
     """Show a run again, its figures made anew from its samples."""
     from jina_sm.bench import report
 
@@ -175,7 +177,11 @@ def report_(source: str | None, html: str | None, schema: bool, as_json: bool) -
         return show.json(report.schema())
     if source is None:
         raise click.UsageError("Missing argument 'RESULTS.json'.")
+    if target is not None and not rows:
+        raise click.UsageError("--of is for --rows.")
     measured = report.read(source)
+    if rows:
+        return show.json({"rows": report.response_times(measured, target)})
     _check_writable("--html", html)
     _made(measured, html)
     return _shown(measured, as_json)

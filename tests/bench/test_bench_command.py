@@ -89,6 +89,10 @@ def test_a_report_is_made_again_from_the_json(typed: Typed, tmp_path: Path) -> N
     code, said, _ = typed("bench", "report", "--schema")
     assert json.loads(said)["title"]
     assert typed("bench", "report")[0] == 2
+    code, said, _ = typed("bench", "report", str(tmp_path / "run.json"), "--rows")
+    assert (code, len(json.loads(said)["rows"])) == (0, 6)
+    assert typed("bench", "report", str(tmp_path / "run.json"), "--rows", "--of", "nobody")[0] == 2
+    assert typed("bench", "report", str(tmp_path / "run.json"), "--of", "one")[0] == 2
 
 
 def test_comparing_has_an_exit_code(typed: Typed, tmp_path: Path) -> None:

@@ -72,6 +72,18 @@ def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
         report.read(str(tmp_path / "x.json"))
 
 
+def test_the_response_curve_is_that_of_one_target() -> None:
+    run = measured({"one": 0.1, "two": 0.05})
+    rows = report.response_times(run, "two")
+    assert len(rows) == 6
+    assert rows[0] == {"batch": 1, "tokens": 128.0, "concurrency": 1, "mean_s": run.cells[6].response_s}
+    assert report.response_times(measured({"one": 0.1}))
+    for wrong in (None, "three"):
+        with pytest.raises(InputError, match="the targets one, two"):
+            report.response_times(run, wrong)
+    assert report.response_times(measured({"one": 0.1}, fails_every={"one": 1})) == []
+
+
 def test_the_table_fits_eighty_columns_and_has_the_published_beside() -> None:
     lines: list[str] = []
     report.table(measured({"one": 0.1, "two": 0.05}, kinds={"two": "jina-api"}), lines.append)
