@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test check tests docs infra notebook notebook-sagemaker third-party format clean \
 	benchmark-startup benchmark-decode benchmark-ingest \
-	benchmark-bulk benchmark-simulated
+	benchmark-bulk benchmark-simulated bench-demo
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -32,6 +32,9 @@ docs: $(VENV)/.dev
 infra: $(VENV)/.dev
 	$(BIN)/jina-sm iam --output infra/iam
 	$(BIN)/jina-sm export -f infra/cloudformation/jina-sm.toml --output infra/cloudformation
+
+bench-demo: $(VENV)/.local
+	$(BIN)/python benchmarks/deployments.py
 
 notebook: $(VENV)/.dev
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb

@@ -15,6 +15,7 @@ import click
 from jina_sm import __version__
 from jina_sm.cli import (
     advise,
+    bench,
     cost,
     deployment,
     export,
@@ -69,6 +70,7 @@ for _command in (
     advise.advise,
     iam.iam,
     export.export,
+    bench.bench,
     local.local,
 ):
     cli.add_command(_command)

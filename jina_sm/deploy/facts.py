@@ -57,7 +57,8 @@ def observed(control: ControlPlane, endpoint: str) -> State:
     except errors.JinaSMError as error:
         if disabled(error):
             check = preflight.region_enabled(control.region, error, disabled=True)
-            raise errors.DeployError(check.seen, cure=check.cure, region=control.region, code=error.code) from None
+            words = f"region {control.region} is not enabled for the account"
+            raise errors.DeployError(words, cure=check.cure, region=control.region, code=error.code) from None
         raise
 
 

@@ -278,7 +278,7 @@ def test_what_is_waited_for_and_what_is_done_already_is_told_apart() -> None:
         "'sagemaker.amazonaws.com' to assume the role."
     )
     meant = aws.meaning(said("ValidationException", words), target="x", region="r")
-    assert (type(meant), meant.cure) == (aws.NotYetError, "It must exist and trust sagemaker.amazonaws.com.")
+    assert (type(meant), meant.cure) == (aws.NotYetError, "It must trust sagemaker.amazonaws.com.")
     meant = aws.meaning(said("ValidationException", "1 validation error detected"), target="x", region="r")
     assert type(meant) is errors.DeployError
 

@@ -212,7 +212,7 @@ class Mortal:
 
 def mutates(event_name: str) -> bool:
     operation = event_name.rpartition(".")[2]
-    return not re.match("Get|List|Describe|Search", operation)
+    return not re.match("Get|List|Describe|Search|Simulate", operation)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def failed(stack: Served, reason: str, *, spec: Spec = HERE, kind: type[errors.D
     ("reason", "kind", "cure"),
     [
         ("capacity", errors.CapacityError, "--instance-type"),
-        ("quota", errors.QuotaError, "Service Quotas"),
+        ("quota", errors.QuotaError, "jina-sm quota request"),
         ("health", errors.HealthCheckError, "larger --instance-type"),
         ("not-subscribed", errors.NotSubscribedError, "jina-sm subscribe"),
         ("Could not assume role arn:aws:iam::1:role/x", errors.RoleError, "trust sagemaker.amazonaws.com"),
