@@ -115,7 +115,9 @@ def test_a_region_that_is_not_enabled_is_named_and_the_others_are_looked_at(slow
     assert (off.verdict, off.seen) == ("fail", "the account has not enabled it")
     assert off.cure.startswith("`aws account enable-region --region-name sa-east-1`")
     assert (found["region", US].verdict, found["quota", US].verdict) == ("ok", "ok")
-    with pytest.raises(errors.DeployError, match=r"not enabled it \(sa-east-1\). `aws account enable-region") as caught:
+    with pytest.raises(
+        errors.DeployError, match=r"sa-east-1 is not enabled for the account .*`aws account enable-region"
+    ) as caught:
         run.plan(spec("sa-east-1"))
     assert not isinstance(caught.value, errors.AuthError)
     assert made(slow, US) == []

@@ -229,8 +229,9 @@ def test_status_says_every_status(
     at(status, False)
     code, out, err = typed("status", "-r", REGION)
     assert (code, err) == (0, "")
-    (line,) = [line for line in out.splitlines() if line.split()[:2] == [REGION, NAME]]
-    assert line.split()[2] == status
+    words = out.split()
+    place = words.index(NAME)
+    assert words[place - 1 : place + 2] == [REGION, NAME, status]
     assert "theirs" not in out
     (said,) = json.loads(typed("status", "-r", REGION, "--json")[1])[REGION]["endpoints"]
     assert said["status"] == status
