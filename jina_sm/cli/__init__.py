@@ -13,7 +13,7 @@ import sys
 import click
 
 from jina_sm import __version__
-from jina_sm.cli import deployment, guards, local, models, search
+from jina_sm.cli import deployment, guards, local, models, search, serve
 from jina_sm.errors import JinaSMError
 
 _debugging: list[click.Context] = []
@@ -49,6 +49,7 @@ for _command in (
     search.embed,
     search.rerank,
     search.read,
+    serve.serve,
     local.local,
 ):
     cli.add_command(_command)

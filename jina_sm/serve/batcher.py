@@ -248,7 +248,7 @@ class Batcher:
 
     def next(self, now: float) -> Batch | Wake | None:
         """What to run; when to ask again; or None: nothing before something arrives or the running batch ends."""
-        self._expire(now)
+        self.expire(now)
         if self.running is not None:
             return None
         chosen, at = self._formed(now)
@@ -323,6 +323,13 @@ class Batcher:
         self.close()
         for ticket in list(self._tickets):
             self._end(ticket, error)
+
+    def expire(self, now: float) -> None:
+        """Ends the requests whose time is up. ``next`` does so too."""
+        while self._deadlines and (self._deadlines[0][2].over or self._deadlines[0][0] <= now):
+            ticket = heapq.heappop(self._deadlines)[2]
+            if not ticket.over:
+                self._end(ticket, ExpiredError("the request was not answered in its time"))
 
     def ended(self) -> list[Ticket]:
         """The requests that are over since this was asked last, each once."""
@@ -449,12 +456,6 @@ class Batcher:
         self._recovery = min(self._recovery * 2, 32 * RECOVERY)
         if len(batch) > 1:
             self.budget = max(FLOOR, min(self.budget, batch.padded) // 2)
-
-    def _expire(self, now: float) -> None:
-        while self._deadlines and (self._deadlines[0][2].over or self._deadlines[0][0] <= now):
-            ticket = heapq.heappop(self._deadlines)[2]
-            if not ticket.over:
-                self._end(ticket, ExpiredError("the request was not answered in its time"))
 
     def _end(self, ticket: Ticket, error: Exception | None, *, tell: bool = True) -> None:
         ticket.over = True
