@@ -118,6 +118,7 @@ def make_backend(settings: Settings, metrics: Metrics | None = None) -> Backend:
         timeout_s=settings.timeout_s,
         truncate=settings.truncate,
     )
+    backend.probe()
     backend.engine.start()
     return backend
 

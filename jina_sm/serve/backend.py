@@ -91,7 +91,7 @@ class Local:
         self._scorer = scorer
         self._timeout_s = timeout_s
         self._truncate = truncate
-        self.engine = engine(Work(run=self._work, probe=self._probe, release=self._release, is_memory=is_memory))
+        self.engine = engine(Work(run=self._work, probe=self.probe, release=self._release, is_memory=is_memory))
 
     @property
     def embedder(self) -> Model | None:
@@ -123,6 +123,7 @@ class Local:
         if encoder is None:
             raise _not_served("embeds")
         _check_parameters(encoder.model, asked)
+        asked = dataclasses.replace(asked, task=asked.task or encoder.model.default_task)  # so that they share batches
         texts = _texts(asked.items, "input")
         sizes = await _measured(encoder, texts)
         if asked.late_chunking:
@@ -180,7 +181,8 @@ class Local:
             return [_finite(self._embedder.embed_late(chunks, task)) for chunks in payloads]
         return list(_finite(self._embedder.embed(payloads, task)))
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
+        """Asks each model something that it must be able to answer; the first time is the slowest."""
         if self._embedder is not None:
             self._embedder.embed(["ready"], None)
         if self._scorer is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -29,6 +30,9 @@ def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: No
     needed = ("uvicorn", "starlette", "prometheus_client") + (("aiohttp",) if settings.upstream else ())
     if any(importlib.util.find_spec(name) is None for name in needed):
         raise MissingExtraError("jina-sm serve", "serve")
+    # NumPy has small products to do: with a thread a core, OpenBLAS waits for them longer than it works. It looks when
+    # NumPy is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import uvicorn
 
     from jina_sm.serve.app import Server, gated

@@ -90,5 +90,4 @@ def load(settings: Settings, known: Catalog) -> tuple[StandInEmbedder | None, St
     alone = settings.model == STAND_IN and settings.reranker is None
     if scorer is None and (settings.reranker == STAND_IN or alone):
         scorer = StandInScorer(known.model(RERANKS), encoder, limit)
-    encoder.embed(["ready"])  # loads it
     return embedder, scorer
