@@ -51,6 +51,9 @@ class Doors:
         asked = _parsed(body, content_type)
         spoken.check(asked.get("model"))
         _not_numbers(asked.get("input"))
+        if (coding := asked.get("encoding_format")) not in (None, "float", "base64"):
+            said = f"encoding_format is float or base64, not {str(coding)[:40]!r}"
+            raise Refusal(422, said, code="invalid_request", param="encoding_format")
         self._count(asked.get("input"), "input")
         request = _read(spoken.api, asked)
         return await self._embedded(spoken.api, request, accept, caller)

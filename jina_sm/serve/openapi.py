@@ -198,7 +198,7 @@ def _rerank(model: Model, max_items: int) -> dict[str, Any]:
 
 
 def _top_n() -> dict[str, Any]:
-    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 2**53}, {"type": "null"}]}
+    return {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}
 
 
 def _post(summary: str, body: dict[str, Any], *, npy: bool = False) -> dict[str, Any]:

@@ -88,7 +88,8 @@ class Embeddings:
             # OpenAI's word for it; its client sends it unasked.
             parameters = {"embedding_type": asked.get("encoding_format"), **asked}
         else:
-            parameters = expect(asked.get("parameters") or {}, dict, *path)
+            said = asked.get("parameters")
+            parameters = expect({} if said is None else said, dict, *path)
         request = EmbedRequest(
             items=tuple(
                 item
