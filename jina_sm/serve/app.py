@@ -302,12 +302,17 @@ def check(settings: Settings) -> list[str]:
     """What would be served, line by line, without loading a model. Raises InputError for what could not be."""
     known = catalog.load()
     if settings.upstream:
-        keys = sorted({known.model(target.model).key for target in settings.targets})
+        rows = [known.model(target.model) for target in settings.targets]
+        for each in rows:
+            _has_a_door(each)
+        keys = sorted({each.key for each in rows})
         return [f"upstream: {target}" for target in settings.targets] + [f"models: {', '.join(keys)}"]
     from jina_sm.serve.encoders import named
 
     said = []
-    for option, name in (("model", settings.model), ("reranker", settings.reranker)):
+    alone = settings.model == STAND_IN and settings.served_as is None
+    beside = settings.reranker or (STAND_IN if alone else None)
+    for option, name in (("model", settings.model), ("reranker", beside)):
         if name is None:
             continue
         row = named(name, settings.served_as if option == "model" else None, known) if name != STAND_IN else None
@@ -320,3 +325,8 @@ def check(settings: Settings) -> list[str]:
     bounds = limits(settings, gpu=accelerated(settings) if settings._loaded else False)
     said.append(f"batching: {settings.batching}, {bounds.padded_tokens} tokens a batch")
     return said
+
+
+def _has_a_door(row: catalog.Model) -> None:
+    if row.kind in ("reader", "multi-vector"):
+        raise InputError(f"{row.key} is a {row.kind} model, which has no door here")

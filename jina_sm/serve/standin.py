@@ -87,7 +87,7 @@ def load(settings: Settings, known: Catalog) -> tuple[StandInEmbedder | None, St
             embedder = StandInEmbedder(row, encoder, limit)
         else:
             raise InputError(f"{row.key} is a {row.kind} model, and this server has embedding models and rerankers")
-    alone = settings.model == STAND_IN and settings.reranker is None
+    alone = settings.model == STAND_IN and settings.reranker is None and settings.served_as is None
     if scorer is None and (settings.reranker == STAND_IN or alone):
         scorer = StandInScorer(known.model(RERANKS), encoder, limit)
     return embedder, scorer
