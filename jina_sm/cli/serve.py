@@ -61,9 +61,10 @@ def serve(check: bool, as_json: bool, **given: Any) -> None:
     flag has a variable: --max-body-bytes is JINA_SM_SERVE_MAX_BODY_BYTES. API keys are given by JINA_SM_SERVE_API_KEYS
     or --api-key-file.
     """
-    from jina_sm.serve import settings
+    from jina_sm.serve import process, settings
 
     told = settings.load(given)
+    process.check_extra(told)
     if check:
         from jina_sm.serve import app
 
@@ -74,7 +75,6 @@ def serve(check: bool, as_json: bool, **given: Any) -> None:
             for line in lines:
                 click.echo(line)
         return
-    from jina_sm.serve import process
 
     def ready(url: str) -> None:
         if as_json:

@@ -128,6 +128,7 @@ _Heap = list[tuple[float, int, _Item]]
 @dataclass(slots=True)
 class _Caller:
     requests: int = 0
+    waiting_tokens: int = 0
     next_due: float = -math.inf
 
 
@@ -227,18 +228,18 @@ class Batcher:
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (deadline, next(self._numbers), ticket))
         # A due time never changes, and no newcomer's lies in the past: so nobody starves, whoever else comes. A caller
-        # with many requests has each due after the one before, so that another's single one passes them.
+        # with many requests has each due after the one before, so that another's single one passes them; but never
+        # later than all that this caller still has waiting takes.
         known = self._callers.setdefault(caller, _Caller())
-        first = max(now, known.next_due)
+        first = min(max(now, known.next_due), now + known.waiting_tokens / self._rate)
         known.requests += 1
-        known.next_due = first + PATIENCE * min(total, QUANTUM) / self._rate
+        known.next_due = first + min(total, QUANTUM) / self._rate
         done = 0
         for index, (payload, size) in enumerate(zip(payloads, sizes, strict=True)):
             due = first + PATIENCE * (done // QUANTUM) * QUANTUM / self._rate
             ticket.items.append(_Item(ticket, index, size, payload, due))
             done += size
-        self.waiting_items += len(sizes)
-        self.waiting_tokens += total
+            self._waits(ticket.items[-1], 1)
         if self.policy == "continuous":
             for item in ticket.items:
                 self._push(item)
@@ -422,10 +423,9 @@ class Batcher:
     def _begin(self, items: tuple[_Item, ...], now: float) -> Batch:
         tokens = sum(item.tokens for item in items)
         padded = len(items) * max(item.tokens for item in items)
-        self.waiting_items -= len(items)
-        self.waiting_tokens -= tokens
         for item in items:
             item.waits = False
+            self._waits(item, -1)
             if item.ticket.began is None:
                 item.ticket.began = now
         payloads = tuple(item.payload for item in items)
@@ -439,8 +439,12 @@ class Batcher:
 
     def _back(self, item: _Item) -> None:
         item.waits = True
-        self.waiting_items += 1
-        self.waiting_tokens += item.tokens
+        self._waits(item, 1)
+
+    def _waits(self, item: _Item, one: int) -> None:
+        self.waiting_items += one
+        self.waiting_tokens += one * item.tokens
+        self._callers[item.ticket.caller].waiting_tokens += one * item.tokens
 
     def _measure(self, batch: Batch, now: float) -> None:
         took = now - batch.began
@@ -465,8 +469,7 @@ class Batcher:
             item.payload = None  # the item may stand in a heap for a while, and texts are large
             if item.waits:
                 item.waits = False
-                self.waiting_items -= 1
-                self.waiting_tokens -= item.tokens
+                self._waits(item, -1)
         ticket.items = []
         if error is not None or not tell:
             ticket.rows = []

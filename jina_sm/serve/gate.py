@@ -13,6 +13,7 @@ import hmac
 import logging
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -112,8 +113,10 @@ class _Passage:
                 await answer(self._told, refusal, self._id)
         except asyncio.CancelledError:
             raise
-        except Exception:
-            _log.exception("request %s", self._id)
+        except Exception as error:
+            # Where it was raised, and not its message, which may repeat a text.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("request %s: %s\n%s", self._id, type(error).__name__, where)
             if not self._status:
                 await answer(self._told, Refusal(500, "an error of this server's own", code="internal"), self._id)
         finally:
@@ -200,7 +203,8 @@ class _Passage:
             message = {**message, "headers": headers}
         else:
             self._wrote += len(message.get("body", b""))
-        await self._send(message)
+        async with asyncio.timeout(self._gate._body_timeout_s):  # whoever asks and never reads is not waited for
+            await self._send(message)
 
     def _note(self, path: str, seconds: float) -> None:
         said = {

@@ -27,9 +27,7 @@ _LAST_WORD_S = 3
 
 def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: None) -> None:
     """Runs until SIGINT or SIGTERM. ``on_ready`` is told the URL once the model answers. Raises JinaSMError."""
-    needed = ("uvicorn", "starlette", "prometheus_client") + (("aiohttp",) if settings.upstream else ())
-    if any(importlib.util.find_spec(name) is None for name in needed):
-        raise MissingExtraError("jina-sm serve", "serve")
+    check_extra(settings)
     # NumPy has small products to do: with a thread a core, OpenBLAS waits for them longer than it works. It looks when
     # NumPy is first imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -70,6 +68,13 @@ def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: No
         if isinstance(server.failure, JinaSMError):
             raise server.failure
         raise JinaSMError(f"the model could not be loaded: {server.failure!r}") from server.failure
+
+
+def check_extra(settings: Settings) -> None:
+    """Raises MissingExtraError unless all is installed that the settings need, PyTorch aside."""
+    needed = ("uvicorn", "starlette", "prometheus_client") + (("aiohttp",) if settings.upstream else ())
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        raise MissingExtraError("jina-sm serve", "serve")
 
 
 def _running(config: Any, server: Any) -> Any:

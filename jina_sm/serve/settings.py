@@ -109,7 +109,9 @@ class Settings(BaseModel):
     max_open_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, description="Of all bodies that are being read or worked on; more is answered 429."
     )
-    body_timeout_s: Seconds = Field(20.0, gt=0, le=600, description="How long a body may take to arrive.")
+    body_timeout_s: Seconds = Field(
+        20.0, gt=0, le=600, description="How long a body may take to arrive, and each part of an answer to be read."
+    )
     timeout_s: Seconds = Field(60.0, gt=0, le=3600, description="How long a request may take, its wait included.")
     drain_s: Seconds = Field(
         25.0, ge=0, le=3600, description="On SIGTERM: how long what was accepted may still take to be answered."

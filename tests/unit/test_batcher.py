@@ -242,6 +242,39 @@ def test_small_requests_pass_between_the_slices_of_a_large_one():
     assert now < 64 * 1.024 * 2.2  # and the large one was not held up for long
 
 
+def test_small_requests_pass_the_large_one_of_the_same_caller_too():
+    batcher = batcher_of(1024)
+    batcher.submit(0, list(range(128)), [512] * 128)
+    now, small = 0.0, batcher.submit(0.001, ["small"], [10])
+    turns = 0
+    while not small.over:
+        step = batcher.next(now)
+        assert isinstance(step, Batch)
+        now += 1.024
+        run(batcher, now, step)
+        turns += 1
+    assert turns <= 3
+
+
+def test_a_busy_caller_does_not_lose_its_place_for_having_been_busy():
+    """Ten requests at a time for an hour, and then another caller comes who is as busy: each gets about half."""
+    batcher, now = batcher_of(1024), 0.0
+    served = {"old": 0, "new": 0}
+    for turn in range(4000):
+        if turn == 2000:
+            served["old"] = 0
+        for caller in ("old", "new") if turn >= 2000 else ("old",):
+            while sum(ticket.caller == caller for ticket in batcher._tickets) < 10:
+                batcher.submit(now, [turn], [1024], caller=caller)
+        step = batcher.next(now)
+        assert isinstance(step, Batch)
+        now += 1.024
+        run(batcher, now, step)
+        for ticket in batcher.ended():
+            served[ticket.caller] += 1
+    assert 800 < served["old"] < 1200
+
+
 def test_nobody_starves_behind_newcomers():
     batcher = batcher_of(1024)
     large = batcher.submit(0, list(range(32)), [512] * 32, caller="old")
