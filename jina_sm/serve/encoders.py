@@ -9,6 +9,7 @@ their published code, and no such model was run here.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,8 @@ def load(settings: Settings, known: Catalog) -> tuple[Embedder | None, Scorer | 
     """The models from files that the settings name, loaded. Raises JinaSMError."""
     embedder: Embedder | None = None
     scorer: Scorer | None = None
+    if settings.offline:  # read when the libraries are first imported, and heeded by code that comes with a model too
+        os.environ["HF_HUB_OFFLINE"] = "1"
     if settings.model != STAND_IN:
         row = named(settings.model, settings.served_as, known)
         if row is not None and row.kind not in ("embedding", "reranker"):
@@ -314,7 +317,7 @@ def _loaded(name: str, settings: Settings, open_: Callable[..., Any], device: st
         "revision": settings.revision,
         "cache_folder": settings.cache,
         "local_files_only": settings.offline or Path(name).is_dir(),
-        "model_kwargs": {"dtype": getattr(torch, dtype), "use_safetensors": True},
+        "model_kwargs": {_dtype_word(): getattr(torch, dtype), "use_safetensors": True},
     }
     if Path(name).is_dir() and settings.revision is not None:
         raise InputError(f"{name!r} is a directory, which has no --revision", cure="Leave it out.")
@@ -330,6 +333,13 @@ def _loaded(name: str, settings: Settings, open_: Callable[..., Any], device: st
             cure = "Give a directory that SentenceTransformers saved."
         raise JinaSMError(f"the model {name!r} cannot be loaded: {type(error).__name__}: {said}", cure=cure) from error
     return loaded.eval()
+
+
+def _dtype_word() -> str:
+    """Renamed in transformers 4.56."""
+    from importlib.metadata import version
+
+    return "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
 
 
 def _is_cross_encoder(name: str) -> bool:

@@ -235,4 +235,5 @@ def _deliver(tickets: Sequence[Ticket]) -> None:
         if ticket.error is not None:
             future.set_exception(ticket.error)
         else:
-            future.set_result(ticket.rows)
+            rows, ticket.rows = ticket.rows, []  # the ticket may outlive its answer in a heap of deadlines
+            future.set_result(rows)

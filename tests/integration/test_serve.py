@@ -412,6 +412,26 @@ def test_a_gateway_makes_a_sagemaker_endpoint_speak_openais_wire(account):
         assert (status, answer["error"]["code"]) == (422, "invalid_request")
 
 
+def test_a_gateway_makes_few_requests_of_many_and_goes_elsewhere_when_one_is_down(free_port):
+    dead = f"http://127.0.0.1:{free_port}?model={EMBEDS}"
+    with served() as behind, served(backend=gateway(dead, f"{behind.url}?model={EMBEDS}")) as up:
+        with concurrent.futures.ThreadPoolExecutor(40) as pool:
+            behind.model.may_go.clear()
+            asked = [pool.submit(embed, up, [f"text {number}"]) for number in range(40)]
+            wait_for(lambda: up.server.backend._under_way == 40)
+            behind.model.may_go.set()
+            for number, told in enumerate(asked):
+                status, _, answer = told.result()
+                assert status == 200, answer
+                assert same(answer["data"][0]["embedding"], f"text {number}")
+        (line,) = (
+            line
+            for line in behind.get("/metrics")[2].decode().splitlines()
+            if line.startswith('jina_sm_requests_total{path="/v1/embeddings",status="200"}')
+        )
+        assert float(line.split()[1]) < 20
+
+
 def test_a_gateway_says_what_is_wrong_behind_it(account):
     account.deploy(EMBEDS, name="embeds")
     local.fault("model-error", "InvokeEndpoint", port=account.port, status=400)
