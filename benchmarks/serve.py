@@ -311,9 +311,8 @@ async def _overloaded(server: Server, port: int, pid: int, seconds: float, deadl
     late = sum(took > deadline_s + 0.5 for took in good)
     others = sorted({status for status, _ in answers} - {200, 429})
     print(f"{machine.line()}; {rate:.0f} requests/s for {seconds:.0f} s, five times what was measured")
-    print(
-        f"answered {len(good)}, the slowest in {good[-1]:.2f} s of {deadline_s:.0f}; {late} late; other statuses: {others}"
-    )
+    slowest = f"the slowest in {good[-1]:.2f} s of {deadline_s:.0f}"
+    print(f"answered {len(good)}, {slowest}, {late} late; other statuses: {others}")
     if refused:
         print(f"refused {len(refused)}: p50 {1000 * statistics.median(refused):.1f} ms")
     print(f"resident memory {before:.0f} -> {resident_mib(pid):.0f} MiB")

@@ -17,7 +17,7 @@ import numpy as np
 from jina_sm.catalog import Model
 from jina_sm.errors import InputError
 from jina_sm.serve.batcher import ClosedError, ExpiredError, FullError, ItemError
-from jina_sm.serve.encoders import Embedder, Encoder, Scorer, is_memory
+from jina_sm.serve.encoders import CHARACTERS_A_TOKEN, Embedder, Encoder, Scorer, is_memory
 from jina_sm.serve.engine import DeadError, Engine, Work
 from jina_sm.values import EmbedRequest, Item, Media, RerankRequest, Rows, normalized
 
@@ -57,8 +57,8 @@ class Backend(Protocol):
     @property
     def idle(self) -> bool: ...
 
-    async def embed(self, asked: EmbedRequest, *, caller: str) -> Rows:
-        """Raises Refusal."""
+    async def embed(self, asked: EmbedRequest, *, caller: str, name: str = "input") -> Rows:
+        """A vector an item. ``name`` is what the door calls the items. Raises Refusal."""
 
     async def rerank(self, asked: RerankRequest, *, caller: str) -> Rows:
         """A score a document, in the order given. Raises Refusal."""
@@ -118,18 +118,22 @@ class Local:
     async def stop(self) -> None:
         await asyncio.to_thread(self.engine.stop, ClosedError("the server is going down"))
 
-    async def embed(self, asked: EmbedRequest, *, caller: str) -> Rows:
+    async def embed(self, asked: EmbedRequest, *, caller: str, name: str = "input") -> Rows:
         encoder = self._embedder
         if encoder is None:
             raise _not_served("embeds")
         _check_parameters(encoder.model, asked)
         asked = dataclasses.replace(asked, task=asked.task or encoder.model.default_task)  # so that they share batches
-        texts = _texts(asked.items, "input")
+        texts = _texts(asked.items, name)
         sizes = await _measured(encoder, texts)
         if asked.late_chunking:
-            return await self._late(encoder, asked, texts, sizes, caller)
-        sizes = _fitting(encoder, sizes, "input", cut=asked.truncate or self._truncate)
-        rows = await self._answered((_EMBED, asked.task), texts, sizes, caller, "input")
+            return await self._late(encoder, asked, texts, sizes, caller, name)
+        fitting = _fitting(encoder, sizes, name, cut=asked.truncate or self._truncate)
+        most = CHARACTERS_A_TOKEN * encoder.max_tokens
+        # The model cuts at a token; megabytes beyond that are not for its thread to read first.
+        texts = [text[:most] if size > encoder.max_tokens else text for text, size in zip(texts, sizes, strict=True)]
+        sizes = fitting
+        rows = await self._answered((_EMBED, asked.task), texts, sizes, caller, name)
         return Rows(_shaped(np.stack(rows), asked), sum(sizes))
 
     async def rerank(self, asked: RerankRequest, *, caller: str) -> Rows:
@@ -145,11 +149,11 @@ class Local:
         return Rows(np.array(scores, np.float32), query + sum(lengths))
 
     async def _late(
-        self, encoder: Embedder, asked: EmbedRequest, texts: Sequence[str], sizes: Sequence[int], caller: str
+        self, encoder: Embedder, asked: EmbedRequest, texts: Sequence[str], sizes: Sequence[int], caller: str, name: str
     ) -> Rows:
         if sum(sizes) > encoder.max_tokens:
-            raise _too_long(encoder, sum(sizes), "input", "the chunks of one document are")
-        (rows,) = await self._answered((_LATE, asked.task), [tuple(texts)], [sum(sizes)], caller, "input")
+            raise _too_long(encoder, sum(sizes), name, "the chunks of one document are")
+        (rows,) = await self._answered((_LATE, asked.task), [tuple(texts)], [sum(sizes)], caller, name)
         return Rows(_shaped(rows, asked), sum(sizes))
 
     async def _answered(
@@ -224,7 +228,8 @@ def _fitting(encoder: Encoder, sizes: Sequence[int], param: str, *, cut: bool) -
     """The sizes as the model reads them. Raises Refusal."""
     for place, size in enumerate(sizes):
         if size > encoder.max_tokens and not cut:
-            raise _too_long(encoder, size, f"{param}[{place}]", "it is" if param == "input" else "with the query it is")
+            subject = "with the query it is" if param == "documents" else "it is"
+            raise _too_long(encoder, size, f"{param}[{place}]", subject)
     return [min(size, encoder.max_tokens) for size in sizes]
 
 

@@ -96,7 +96,7 @@ class Doors:
                 told[name] = wire_read(_as, asked[name], kind, name)
         items = tuple(wire_read(wire.expect, text, str, "texts", place) for place, text in enumerate(texts))
         request = EmbedRequest(items=items, **told)
-        rows = await self._backend.embed(request, caller=caller)
+        rows = await self._backend.embed(request, caller=caller, name="texts")
         if _wants_npy(accept):
             return _npy(rows)
         vectors = np.ascontiguousarray(rows.values)
@@ -115,7 +115,7 @@ class Doors:
         return orjson.dumps({"object": "list", "data": data})
 
     async def _embedded(self, dialect: Any, request: EmbedRequest, accept: str, caller: str) -> Told:
-        rows = await self._backend.embed(request, caller=caller)
+        rows = await self._backend.embed(request, caller=caller, name="input" if dialect.flat else "data")
         if _wants_npy(accept):
             return _npy(rows)
         return Told(dialect.encode_response(request, rows), tokens=rows.tokens)

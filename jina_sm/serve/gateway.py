@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any
@@ -87,9 +88,9 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(client.close(), 5)
 
-    async def embed(self, asked: EmbedRequest, *, caller: str) -> Rows:
+    async def embed(self, asked: EmbedRequest, *, caller: str, name: str = "input") -> Rows:
         client = self._of("embed")
-        self._check(asked.items, "input")
+        self._check(asked.items, name)
         if asked.multivector:
             raise Refusal(
                 422, "this server gives one vector an item", code="invalid_parameter", param="return_multivector"
@@ -102,14 +103,15 @@ class Gateway:
                 normalize=asked.normalized,
                 late_chunking=asked.late_chunking,
                 truncate=asked.truncate,
-            )
+            ),
+            name,
         )
         return Rows(told.vectors, told.usage.total_tokens)
 
     async def rerank(self, asked: RerankRequest, *, caller: str) -> Rows:
         client = self._of("rerank")
         self._check(asked.documents, "documents")
-        told = await self._asked(client.rerank(asked.query, asked.documents, top_n=asked.top_n))
+        told = await self._asked(client.rerank(asked.query, asked.documents, top_n=asked.top_n), "documents")
         scores = np.full(len(asked.documents), -np.inf, np.float32)
         scores[told.indices] = told.scores
         return Rows(scores, told.usage.total_tokens)
@@ -129,21 +131,23 @@ class Gateway:
                     said = f"{param}[{place}]: URLs of that host are not passed on; send the media as base64"
                     raise Refusal(422, said, code="url_not_allowed", param=f"{param}[{place}]")
 
-    async def _asked(self, call: Any) -> Any:
+    async def _asked(self, call: Any, name: str) -> Any:
         self._under_way += 1
         try:
             return await call
         except JinaSMError as error:
-            raise _refused(error) from error
+            raise _refused(error, name) from error
         finally:
             self._under_way -= 1
 
 
-def _refused(error: JinaSMError) -> Refusal:
-    """The one table of this edge."""
+def _refused(error: JinaSMError, name: str) -> Refusal:
+    """The one table of this edge. The client calls items texts; ``name`` is what the door calls them."""
     status, code = next(((status, code) for kind, status, code in _SAID if isinstance(error, kind)), (502, "upstream"))
-    said = error.message if error.item is None else f"{error.item}: {error.message}"
+    item = None if error.item is None else re.sub(r"^texts\b", name, error.item)
+    message = re.sub(r"^texts\b", name, error.message)
+    said = message if item is None else f"{item}: {message}"
     if status == 422 and error.cure:
         said = f"{said}. {error.cure}"
     retry_after_s = (error.retry_after_s or 1.0) if status in (429, 503) else None
-    return Refusal(status, said, code=code, param=error.item, retry_after_s=retry_after_s)
+    return Refusal(status, said, code=code, param=item, retry_after_s=retry_after_s)

@@ -155,6 +155,8 @@ def test_rerank_returns_documents_unless_told_not_to(up):
         ("/invocations", b'{"data": [{"text": "a"}], "parameters": [1]}', 422, "parameters"),
         ("/embed", b'{"texts": ["a"], "dimension": 3}', 422, "dimension"),
         ("/embed", b'{"texts": {"a": 1}}', 422, "texts"),
+        ("/embed", b'{"texts": ["a", " "]}', 422, "texts[1]"),
+        ("/invocations", b'{"data": [{"text": "a"}, {"text": " "}]}', 422, "data[1]"),
     ],
 )
 def test_bad_input_is_refused_with_its_place(up, path, body, status, param):
@@ -173,6 +175,8 @@ def test_what_is_too_long_is_refused_or_cut(up):
     assert answer["error"]["param"] == "input[1]"
     status, _, answer = up.ask("/v1/embeddings", {"input": ["a", long], "truncate": True})
     assert (status, answer["usage"]["total_tokens"]) == (200, 3 + 8192)
+    up.ask("/v1/embeddings", {"input": "word " * 1_000_000, "truncate": True})
+    assert len(up.model.batches[-1][0]) == 64 * 8192  # the model's thread reads no megabytes to cut them
     status, _, answer = up.ask("/v1/embeddings", {"input": ["word " * 5000] * 2, "late_chunking": True})
     assert status == 400
 
