@@ -14,10 +14,19 @@ from jina_sm.cli import show
 class _Serve(click.Command):
     """A command whose options are made from ``Settings`` when they are first needed: pydantic takes its time."""
 
-    def get_params(self, context: click.Context) -> list[click.Parameter]:
-        if not any(param.name == "model" for param in self.params):
-            self.params = [*_options(), *self.params]
-        return super().get_params(context)
+    _made = False
+    _params: list[click.Parameter]
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        if not self._made:
+            self._made = True
+            self._params = [*_options(), *self._params]
+        return self._params
+
+    @params.setter
+    def params(self, given: list[click.Parameter]) -> None:
+        self._made, self._params = False, given
 
 
 def _options() -> list[click.Parameter]:

@@ -38,7 +38,7 @@ dies = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadException
 def wait_for(true: Any) -> None:
     """Until it is; the suite's own time-out bounds it."""
     while not true():
-        time.sleep(0.005)
+        time.sleep(0)
 
 
 def same(given: Any, text: str, task: str = DEFAULT) -> bool:

@@ -115,7 +115,7 @@ def test_what_runs_when_the_signal_comes_is_still_answered():
         connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=100)
         connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
         while b"jina_sm_open_requests 1.0" not in _page(up.port, "/metrics"):
-            pass
+            pass  # the suite's own time-out bounds it
         up.process.send_signal(signal.SIGTERM)
         answer = connection.getresponse()
         assert answer.status == 200
@@ -131,7 +131,7 @@ def test_what_cannot_be_answered_in_the_drain_is_told_so():
         connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=100)
         connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
         while b"jina_sm_open_requests 1.0" not in _page(up.port, "/metrics"):
-            pass
+            pass  # the suite's own time-out bounds it
         up.process.send_signal(signal.SIGTERM)
         answer = connection.getresponse()
         assert (answer.status, json.loads(answer.read())["error"]["code"]) == (503, "shutting_down")
