@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import urllib.parse
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from jina_sm.serve.backend import Refusal
 from jina_sm.transport.target import Target
 from jina_sm.values import EmbedRequest, Item, Media, RerankRequest, Rows
 
+_log = logging.getLogger(__name__)
 _SAID: tuple[tuple[type[JinaSMError], int, str], ...] = (
     (errors.InputError, 422, "invalid_request"),
     (errors.BadRequestError, 400, "invalid_request"),
@@ -149,5 +151,10 @@ def _refused(error: JinaSMError, name: str) -> Refusal:
     said = message if item is None else f"{item}: {message}"
     if status == 422 and error.cure:
         said = f"{said}. {error.cure}"
+    if status in (502, 503):
+        # Where it stands and who may ask it is the operator's affair; what it said may repeat a text.
+        facts = (type(error).__name__, error.target, error.region, error.status, error.attempts)
+        _log.warning("upstream: %s (target %s, region %s, status %s, attempts %s)", *facts)
+        said = f"what stands behind this gateway {'failed' if status == 502 else 'cannot serve just now'}"
     retry_after_s = (error.retry_after_s or 1.0) if status in (429, 503) else None
     return Refusal(status, said, code=code, param=item, retry_after_s=retry_after_s)

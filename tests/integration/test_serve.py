@@ -436,7 +436,7 @@ def test_a_gateway_makes_few_requests_of_many_and_goes_elsewhere_when_one_is_dow
         assert float(line.split()[1]) < 20
 
 
-def test_a_gateway_says_what_is_wrong_behind_it(account):
+def test_a_gateway_says_what_is_wrong_behind_it(account, caplog):
     account.deploy(EMBEDS, name="embeds")
     local.fault("model-error", "InvokeEndpoint", port=account.port, status=400)
     with served(backend=gateway(f"sagemaker://us-east-1/embeds?model={EMBEDS}")) as up:
@@ -445,6 +445,8 @@ def test_a_gateway_says_what_is_wrong_behind_it(account):
     with served(backend=gateway(f"sagemaker://us-east-1/nothing?model={EMBEDS}")) as up:
         status, _, answer = up.ask("/v1/embeddings", {"input": "a"})
         assert (status, answer["error"]["code"]) == (502, "upstream_not_found")
+        assert "nothing" not in answer["detail"]  # the operator's affair, and in the log
+        assert "nothing" in caplog.text
         assert up.ask("/v1/rerank", {"query": "a", "documents": ["a"]})[0] == 404
 
 
