@@ -73,7 +73,7 @@ def serve(check: bool, as_json: bool, **given: Any) -> None:
     from jina_sm.serve import process, settings
 
     told = settings.load(given)
-    process.check_extra(told)
+    process.check(told)
     if check:
         from jina_sm.serve import app
 

@@ -48,6 +48,7 @@ class Server:
     def __init__(self, settings: Settings, backend: Backend | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.keys = settings.keys()
         self.backend = backend
         self.doors: Doors | None = None
         self.failure: Exception | None = None
@@ -144,7 +145,7 @@ def gated(server: Server) -> Gate:
     settings = server.settings
     return Gate(
         _app(server),
-        keys=settings.keys(),
+        keys=server.keys,
         max_body_bytes=settings.max_body_bytes,
         max_open_bytes=settings.max_open_bytes,
         body_timeout_s=settings.body_timeout_s,
@@ -187,7 +188,7 @@ def _app(server: Server) -> Starlette:
             backend.embedder,
             backend.scorer,
             max_items=server.settings.max_items,
-            keys=bool(server.settings.keys()),
+            keys=bool(server.keys),
         )
         return Response(orjson.dumps(made), media_type="application/json")
 

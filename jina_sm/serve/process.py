@@ -27,7 +27,7 @@ _LAST_WORD_S = 3
 
 def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: None) -> None:
     """Runs until SIGINT or SIGTERM. ``on_ready`` is told the URL once the model answers. Raises JinaSMError."""
-    check_extra(settings)
+    check(settings)
     # NumPy has small products to do: with a thread a core, OpenBLAS waits for them longer than it works. It looks when
     # NumPy is first imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -70,11 +70,18 @@ def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: No
         raise JinaSMError(f"the model could not be loaded: {server.failure!r}") from server.failure
 
 
-def check_extra(settings: Settings) -> None:
-    """Raises MissingExtraError unless all is installed that the settings need, PyTorch aside."""
+def check(settings: Settings) -> None:
+    """Raises InputError unless all is there that the settings need, the models aside."""
     needed = ("uvicorn", "starlette", "prometheus_client") + (("aiohttp",) if settings.upstream else ())
     if any(importlib.util.find_spec(name) is None for name in needed):
         raise MissingExtraError("jina-sm serve", "serve")
+    if settings.tls_cert is not None:
+        import ssl
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+        except OSError as error:
+            raise InputError(f"--tls-cert and --tls-key are no certificate and its key: {error}") from None
 
 
 def _running(config: Any, server: Any) -> Any:

@@ -192,7 +192,10 @@ class Settings(BaseModel):
         """The API keys of the variable and of the file. None: whoever reaches the port may ask."""
         found = [key.get_secret_value() for key in self.api_keys]
         if self.api_key_file is not None:
-            lines = Path(self.api_key_file).read_text(encoding="utf-8").split()
+            try:
+                lines = Path(self.api_key_file).read_text(encoding="utf-8").split()
+            except OSError as error:
+                raise ValueError(f"--api-key-file cannot be read: {error.strerror}") from None
             if not lines:
                 raise ValueError("--api-key-file: the file holds no key, and would let everybody in")
             found += lines

@@ -121,6 +121,7 @@ def test_check_says_what_would_be_served():
         ("--upstream", "http://x?model=none-such"),
         ("--upstream", "http://x?model=ReaderLM-v2"),
         ("--max-wait", "2s"),
+        ("--tls-cert", __file__, "--tls-key", __file__),
     ],
 )
 def test_check_refuses_what_could_not_be_served(arguments: tuple[str, ...]):
