@@ -6,7 +6,7 @@ batches more, and there is no timer to tune. A batch holds items of like length 
 is what memory pays for. A large request is taken in slices, so that a small one passes between them.
 
 No model, no thread and no clock in here: whoever drives it asks ``next`` what to run, and says what came of it. The
-set-ups of the guide that this server answers (wait for 8,192 tokens or two seconds; one request at a time) are the
+self-hosted set-ups of Jina's published comparison (wait for 8,192 tokens or two seconds; one request at a time) are the
 policies ``window`` and ``none`` of the same machine, with all their faults.
 """
 
@@ -287,7 +287,7 @@ class Batcher:
         """The model raised, or died. ``memory``: it ran out of it, which is nobody's fault but the budget's."""
         self._over(batch)
         alive = [item for item in batch.items if not item.ticket.over]
-        if self.policy != "continuous":  # the guide's set-ups know no better
+        if self.policy != "continuous":  # as the set-ups that they stand for
             for item in alive:
                 if not item.ticket.over:
                     self._end(item.ticket, ItemError(item.index, error, memory=memory))

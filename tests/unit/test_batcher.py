@@ -625,7 +625,7 @@ class Tally:
 
 
 def published_grid(policy: str) -> Tally:
-    """The guide's grid, ten at a time, on a device that has room for 16,384 padded tokens."""
+    """The grid of Jina's published comparison, ten at a time, on a device that has room for 16,384 padded tokens."""
     tally = Tally()
     for count in (1, 32, 128):
         for size in (128, 512, 1024, 4096, 8192):
@@ -648,7 +648,7 @@ def published_grid(policy: str) -> Tally:
     return tally
 
 
-def test_the_published_grid_succeeds_whole_where_the_guides_set_ups_fail():
+def test_the_published_grid_succeeds_whole_where_the_other_set_ups_fail():
     assert published_grid("continuous").failed == 0
     alone, window = published_grid("none"), published_grid("window")
     assert alone.failed >= 0.4 * (alone.done + alone.failed)
