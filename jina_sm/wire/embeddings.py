@@ -73,16 +73,23 @@ class Embeddings:
 
     def decode_request(self, body: bytes) -> EmbedRequest:
         asked = parse_request(body)
+        if self.flat:
+            named(asked, self.model)
+        return self.read_request(asked)
+
+    def read_request(self, asked: Mapping[str, Any]) -> EmbedRequest:
+        """The request, whichever model it names. Raises Unacceptable."""
         where = "input" if self.flat else "data"
         data = asked.get(where)
         data = expect([data] if isinstance(data, dict | str) else data, list, where)
         path: tuple[str, ...] = () if self.flat else ("parameters",)
+        parameters: Mapping[str, Any]
         if self.flat:
-            named(asked, self.model)
             # OpenAI's word for it; its client sends it unasked.
             parameters = {"embedding_type": asked.get("encoding_format"), **asked}
         else:
-            parameters = expect(asked.get("parameters") or {}, dict, *path)
+            said = asked.get("parameters")
+            parameters = expect({} if said is None else said, dict, *path)
         request = EmbedRequest(
             items=tuple(
                 item

@@ -44,21 +44,25 @@ class Reranker:
         return orjson.dumps({"data": [data] if self.listed else data})
 
     def decode_request(self, body: bytes) -> RerankRequest:
-        data = parse_request(body).get("data")
+        return self.read_request(parse_request(body))
+
+    def read_request(self, asked: Mapping[str, Any]) -> RerankRequest:
+        """The request of a body that is parsed already. Raises Unacceptable."""
+        data = asked.get("data")
         path: tuple[str | int, ...] = ("data",)
         if self.listed and isinstance(data, list):
             if len(data) != 1:
                 raise Unacceptable(*path, message="one query a request is read here", kind="value_error.list.max_items")
             (data,), path = data, ("data", 0)
-        asked = expect(data, dict, *path)
-        documents = expect(asked.get("documents"), list, *path, "documents")
-        top_n = None if asked.get("top_n") is None else whole(asked["top_n"], *path, "top_n")
+        told = expect(data, dict, *path)
+        documents = expect(told.get("documents"), list, *path, "documents")
+        top_n = None if told.get("top_n") is None else whole(told["top_n"], *path, "top_n")
         if top_n is not None and top_n < 1:
             raise Unacceptable(
                 *path, "top_n", message="ensure this value is greater than 0", kind="value_error.number.not_gt"
             )
         return RerankRequest(
-            query=expect(asked.get("query"), str, *path, "query"),
+            query=expect(told.get("query"), str, *path, "query"),
             documents=tuple(
                 items.decode(item, self.media, *path, "documents", index) for index, item in enumerate(documents)
             ),
