@@ -140,6 +140,13 @@ COMMANDS: tuple[tuple[tuple[str, ...], str] | Callable[..., None] | tuple[tuple[
     (CALLS, f"rerank a b c {' '.join(THERE)}"),
     (CALLS, f"read PAGE {' '.join(THERE)}"),
     (CALLS, embed_in_a_loop),
+    (
+        (VIEWER, CALLER),
+        f"bench run -t sagemaker://us-east-1/{NAME}?model={V3} --batch 1 --tokens 8 --concurrency 1 "
+        "--repetitions 1 --requests 1 --warm-up 0 -o MEASURED --yes",
+    ),
+    *((NOBODY, f"bench {words}") for words in ("report MEASURED", "compare MEASURED MEASURED", "published")),
+    (NOBODY, f"serve --check --upstream sagemaker://us-east-1/{NAME}?model={V3}"),
     (CALLS, stream),
     (DOES, f"teardown {RERANKER} -r us-east-1 --yes"),
     (DOES, f"deploy {V3} -r us-east-1 --name later --async s3://results/out --autoscaling 0-2 --yes"),
