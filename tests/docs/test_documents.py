@@ -34,6 +34,7 @@ def test_the_readmes_python_runs_as_written(
         exec(compile(block, "README.md", "exec"), {})
     said = iter(capsys.readouterr().out.splitlines())
     for expected in (
+        r"\(1, 1024\)",
         "InService",
         r"\(2, 256\) float32 \d+",
         "0",
