@@ -6,6 +6,7 @@ And the local stack for tests: one server a session, emptied before each test, a
 
 from __future__ import annotations
 
+import functools
 import gc
 import ipaddress
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import boto3
 import botocore.config
+import botocore.loaders
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -52,6 +54,21 @@ def _refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_the_network)
+
+
+class _ReadOnce(botocore.loaders.JSONFileLoader):
+    """botocore reads its descriptions of services anew for every session, which took half of these tests' time."""
+
+    def load_file(self, file_path: str) -> Any:
+        return _read(file_path)
+
+
+@functools.cache
+def _read(path: str) -> Any:
+    return botocore.loaders.JSONFileLoader().load_file(path)
+
+
+botocore.loaders.Loader.FILE_LOADER_CLASS = _ReadOnce
 
 
 @pytest.fixture(autouse=True)
