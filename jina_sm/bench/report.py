@@ -365,5 +365,5 @@ def checks(found: Sequence[published.Check], tell: Tell) -> None:
             line = (
                 f"published {figure(each.published)}, by the tables {figure(each.computed)}: {each.verdict}. {each.why}"
             )
-            for part in textwrap.wrap(line, 78):
+            for part in textwrap.wrap(line + each.why, 78):
                 tell(f"  {part}")
