@@ -421,7 +421,7 @@ def _next(way: str | None, asked: _Asked) -> Iterator[str]:
         row = asked.known.model(model)
         if row.kind in ("embedding", "reranker"):  # others are not what `jina-sm serve` serves
             own = row.key in rules()["served"]["own_code"]
-            code = " --trust-remote-code    # that it comes with: read it, then pin --revision" if own else ""
+            code = " --trust-remote-code    # the model's own: read it, then pin --revision" if own else ""
             yield f"jina-sm serve --model jinaai/{row.key}{code}"
         yield f"{_ask(asked)} --target 'http://127.0.0.1:8080?model={model}'"
 
