@@ -416,6 +416,21 @@ def _next(way: str | None, asked: _Asked) -> Iterator[str]:
         yield f"jina-sm deploy {model} --region {region}{count} --plan"
     elif way == "jina_api":
         yield "export JINA_API_KEY=...    # from https://jina.ai, the first million tokens are free"
-        yield f"jina-sm embed 'Bees make honey.' --target 'jina-api://?model={model}'"
+        yield f"{_ask(asked)} --target 'jina-api://?model={model}'"
     elif way == "self_hosted":
-        yield f"jina-sm embed 'Bees make honey.' --target 'http://127.0.0.1:8080?model={model}'"
+        row = asked.known.model(model)
+        if row.kind in ("embedding", "reranker"):  # others are not what `jina-sm serve` serves
+            own = row.key in rules()["served"]["own_code"]
+            code = " --trust-remote-code    # the model's own: read it, then pin --revision" if own else ""
+            yield f"jina-sm serve --model jinaai/{row.key}{code}"
+        yield f"{_ask(asked)} --target 'http://127.0.0.1:8080?model={model}'"
+
+
+def _ask(asked: _Asked) -> str:
+    """The command that asks a model of this kind something."""
+    match asked.known.model(asked.needs.model).kind:
+        case "reranker":
+            return "jina-sm rerank 'What do bees make?' 'Bees make honey.' 'Wasps make paper.'"
+        case "reader":
+            return "jina-sm read page.html"
+    return "jina-sm embed 'Bees make honey.'"

@@ -378,7 +378,7 @@ def _split(answered: Sequence[Sample]) -> Split | None:
     queue, work, total = told("server_queue_s"), told("server_work_s"), told("server_total_s")
     if work is None and total is not None:
         work = total - (queue or 0.0)
-    inside = max(total or 0.0, (queue or 0.0) + (work or 0.0))
+    inside = (queue or 0.0) + (work or 0.0)  # of its total the rest, reading and writing, is elsewhere: it all adds up
     return Split(
         client_queue_s=waited, server_queue_s=queue, server_work_s=work, elsewhere_s=max(0.0, whole - waited - inside)
     )

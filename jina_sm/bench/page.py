@@ -102,8 +102,8 @@ Made again from its tables: {len(checks) - len(misses)} of {len(checks)} figures
                         (
                             escape(each.figure),
                             escape(published.label(each.system) if each.system in systems else each.system),
-                            f"{each.published:g}",
-                            "-" if each.computed is None else f"{each.computed:.4g}",
+                            report.figure(each.published),
+                            report.figure(each.computed),
                             f"{each.verdict}: {escape(each.why)}",
                         )
                         for each in misses

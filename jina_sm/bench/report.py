@@ -347,6 +347,11 @@ def _columns(head: Sequence[str], found: Sequence[Sequence[str]], tell: Tell) ->
         tell("  ".join(padded).rstrip())
 
 
+def figure(value: float | None) -> str:
+    """As it would be printed, with four digits or more, and never as a power of ten."""
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def checks(found: Sequence[published.Check], tell: Tell) -> None:
     """Which published figures follow from the published tables; of those that do, only how many."""
     fits: Mapping[str, int] = {
@@ -357,7 +362,8 @@ def checks(found: Sequence[published.Check], tell: Tell) -> None:
     for each in found:
         if each.verdict != published.REPRODUCED:
             tell(f"{each.figure}, {published.label(each.system) if each.system in published.SYSTEMS else each.system}")
-            computed = "-" if each.computed is None else f"{each.computed:.4g}"
-            line = f"published {each.published:g}, by the tables {computed}: {each.verdict}. {each.why}"
-            for part in textwrap.wrap(line, 78):
+            line = (
+                f"published {figure(each.published)}, by the tables {figure(each.computed)}: {each.verdict}. {each.why}"
+            )
+            for part in textwrap.wrap(line + each.why, 78):
                 tell(f"  {part}")

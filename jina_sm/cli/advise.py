@@ -41,16 +41,21 @@ _ASKED = "usage", "security", "cloud", "operations", "tokens_per_month", "reques
 @click.option(
     "--measured",
     type=click.Path(path_type=Path),
-    help="JSON with response times of your own: rows of batch, tokens, concurrency, mean_s.",
+    help="Response times of your own, of one instance: the JSON of `bench run`, or rows of batch, tokens, concurrency, "
+    "mean_s.",
 )
-@click.option("--measured-way", default="sagemaker", show_default=True, help="What was measured, or self_hosted.")
+@click.option("--measured-target", metavar="NAME", help="Which target of the run, where it has several of a way.")
+@click.option(
+    "--measured-way", metavar="WAY", help="What was measured: sagemaker or self_hosted.  [default: as the run says]"
+)
 @click.option("--ask/--no-ask", default=None, help="Ask for what was not told; default: on a terminal, if nothing was.")
 @show.json_option
 def advise(
     non_commercial: bool,
     residency: bool,
     measured: Path | None,
-    measured_way: str,
+    measured_target: str | None,
+    measured_way: str | None,
     ask: bool | None,
     as_json: bool,
     **told: Any,
@@ -65,7 +70,9 @@ def advise(
 
     given = {name: value for name, value in told.items() if value is not None}
     given |= {"residency": residency, "commercial": not non_commercial}
-    fits = _fits(measured, measured_way) if measured else {}
+    if measured is None and (measured_target or measured_way):
+        raise click.UsageError("--measured-target and --measured-way say more of a --measured FILE: give one.")
+    fits = _fits(measured, measured_target, measured_way) if measured else {}
     adviser.Needs(**given)  # what was told is checked before anything is asked
     plainly = not any(value is not None for value in told.values()) and not residency and sys.stdin.isatty()
     if ask or (ask is None and plainly and not as_json):
@@ -83,12 +90,12 @@ def advise(
     return None
 
 
-def _fits(path: Path, way: str) -> dict[str, Fit]:
+def _fits(path: Path, target: str | None, way: str | None) -> dict[str, Fit]:
     import orjson
 
     from jina_sm import advise as adviser
 
-    if way not in ("sagemaker", "self_hosted"):
+    if way not in (None, "sagemaker", "self_hosted"):
         raise click.BadParameter(f"{way!r} is neither sagemaker nor self_hosted", param_hint="--measured-way")
     try:
         data = orjson.loads(path.read_bytes())
@@ -96,7 +103,37 @@ def _fits(path: Path, way: str) -> dict[str, Fit]:
         raise click.BadParameter(f"{path}: {error.strerror or error}", param_hint="--measured") from None
     except orjson.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    return {way: adviser.fitted(adviser.measured(data))}
+    if isinstance(data, dict) and ("samples" in data or "format" in data):
+        return _fits_of_a_run(path, target, way)
+    if target is not None:
+        raise click.BadParameter(f"{path} has rows, and no targets", param_hint="--measured-target")
+    return {way or "sagemaker": adviser.fitted(adviser.measured(data))}
+
+
+_WAYS: Mapping[str, str] = {"sagemaker": "sagemaker", "http": "self_hosted"}
+"""Of a run's targets. The API has no instances to count."""
+
+
+def _fits_of_a_run(path: Path, target: str | None, way: str | None) -> dict[str, Fit]:
+    """The response curve of each way that the run measured, or of the one target named."""
+    from jina_sm import advise as adviser
+    from jina_sm.bench import report
+
+    run = report.read(str(path))
+    if target is not None and target not in (names := [each.name for each in run.targets]):
+        raise click.BadParameter(f"{target!r} is none of {', '.join(names)}", param_hint="--measured-target")
+    found: dict[str, list[str]] = {}
+    for each in run.targets:
+        if target in (None, each.name) and (of := (way or _WAYS.get(each.kind))) and each.kind in _WAYS:
+            found.setdefault(of, []).append(each.name)
+    if not found:
+        raise InputError(f"{path}: no instances were measured, only the API", cure="Measure an endpoint or a server.")
+    for of, names in found.items():
+        if len(names) > 1:
+            raise InputError(
+                f"{path} has several targets of {of}: {', '.join(names)}", cure="Name one by --measured-target."
+            )
+    return {of: adviser.fitted(adviser.measured(report.response_times(run, names[0]))) for of, names in found.items()}
 
 
 def _asked(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -221,13 +222,27 @@ async def _through(server: Server, name: str, request: Request) -> Response:
     if server.doors is None:
         return _refused(_loading(), request)
     headers = request.headers
+    began = time.perf_counter()
     try:
         told: Told = await getattr(server.doors, name)(
             state["body"], headers.get("content-type", ""), headers.get("accept", ""), state["caller"]
         )
     except Refusal as refusal:
         return _refused(refusal, request)
-    return Response(told.body, headers={"Content-Type": told.content_type, "x-total-tokens": str(told.tokens)})
+    return Response(
+        told.body,
+        headers={
+            "Content-Type": told.content_type,
+            "x-total-tokens": str(told.tokens),
+            "Server-Timing": _timing(told, time.perf_counter() - began),
+        },
+    )
+
+
+def _timing(told: Told, total_s: float) -> str:
+    """The wait for the model, its work, and all from the body's last byte to the answer's first (W3C: milliseconds)."""
+    spent = (("queue", told.queue_s), ("inference", told.work_s), ("total", total_s))
+    return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in spent if seconds is not None)
 
 
 def _life(server: Server) -> Callable[[Any], Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,8 +19,8 @@ from jina_sm.catalog import Model
 from jina_sm.errors import InputError
 from jina_sm.serve.batcher import ClosedError, ExpiredError, FullError, ItemError
 from jina_sm.serve.encoders import CHARACTERS_A_TOKEN, Embedder, Encoder, Scorer, is_memory
-from jina_sm.serve.engine import DeadError, Engine, Work
-from jina_sm.values import EmbedRequest, Item, Media, RerankRequest, Rows, normalized
+from jina_sm.serve.engine import Answered, DeadError, Engine, Work
+from jina_sm.values import EmbedRequest, Item, Media, RerankRequest, Rows, Vectors, normalized
 
 SHORT = 20_000
 """Characters up to which lengths are taken on the event loop: to go to another thread and back would take longer."""
@@ -39,6 +40,14 @@ class Refusal(Exception):
         self.code = code
         self.param = param
         self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class TimedRows(Rows):
+    """Rows, and how long they waited for the model and were worked on."""
+
+    queue_s: float
+    work_s: float
 
 
 class Backend(Protocol):
@@ -133,8 +142,8 @@ class Local:
         # The model cuts at a token; megabytes beyond that are not for its thread to read first.
         texts = [text[:most] if size > encoder.max_tokens else text for text, size in zip(texts, sizes, strict=True)]
         sizes = fitting
-        rows = await self._answered((_EMBED, asked.task), texts, sizes, caller, name)
-        return Rows(_shaped(np.stack(rows), asked), sum(sizes))
+        found = await self._answered((_EMBED, asked.task), texts, sizes, caller, name)
+        return _timed(_shaped(np.stack(found.rows), asked), sum(sizes), found)
 
     async def rerank(self, asked: RerankRequest, *, caller: str) -> Rows:
         encoder = self._scorer
@@ -145,20 +154,21 @@ class Local:
         sizes = [query + length for length in lengths]
         sizes = _fitting(encoder, sizes, "documents", cut=self._truncate)
         pairs = [(asked.query, document) for document in documents]
-        scores = await self._answered((_SCORE, None), pairs, sizes, caller, "documents")
-        return Rows(np.array(scores, np.float32), query + sum(lengths))
+        found = await self._answered((_SCORE, None), pairs, sizes, caller, "documents")
+        return _timed(np.array(found.rows, np.float32), query + sum(lengths), found)
 
     async def _late(
         self, encoder: Embedder, asked: EmbedRequest, texts: Sequence[str], sizes: Sequence[int], caller: str, name: str
     ) -> Rows:
         if sum(sizes) > encoder.max_tokens:
             raise _too_long(encoder, sum(sizes), name, "the chunks of one document are")
-        (rows,) = await self._answered((_LATE, asked.task), [tuple(texts)], [sum(sizes)], caller, name)
-        return Rows(_shaped(rows, asked), sum(sizes))
+        found = await self._answered((_LATE, asked.task), [tuple(texts)], [sum(sizes)], caller, name)
+        (rows,) = found.rows
+        return _timed(_shaped(rows, asked), sum(sizes), found)
 
     async def _answered(
         self, group: Hashable, payloads: Sequence[Any], sizes: Sequence[int], caller: str, param: str
-    ) -> list[Any]:
+    ) -> Answered:
         try:
             return await self.engine.submit(group, payloads, sizes, caller=caller, timeout_s=self._timeout_s)
         except FullError as full:
@@ -252,6 +262,10 @@ def _blamed(wrong: ItemError, param: str, count: int) -> Refusal:
 
 def _not_served(does: str) -> Refusal:
     return Refusal(404, f"no model that {does} is served here", code="model_not_found", param="model")
+
+
+def _timed(values: Vectors, tokens: int, found: Answered) -> TimedRows:
+    return TimedRows(values, tokens, found.queue_s, found.work_s)
 
 
 def _shaped(rows: Any, asked: EmbedRequest) -> Any:

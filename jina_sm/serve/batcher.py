@@ -109,6 +109,7 @@ class Ticket:
     tokens: int
     left: int
     began: float | None = None
+    ended: float | None = None
     over: bool = False
     error: Exception | None = None
     items: list[_Item] = field(default_factory=list, repr=False)
@@ -281,6 +282,7 @@ class Batcher:
                 ticket.left -= 1
                 item.payload = None
                 if not ticket.left:
+                    ticket.ended = now
                     self._end(ticket, None)
 
     def failed(self, batch: Batch, error: BaseException, now: float, *, memory: bool = False) -> None:

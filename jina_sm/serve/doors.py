@@ -21,7 +21,7 @@ import orjson
 from jina_sm import wire
 from jina_sm.catalog import Model
 from jina_sm.errors import InputError
-from jina_sm.serve.backend import Backend, Refusal, unnormalized
+from jina_sm.serve.backend import Backend, Refusal, TimedRows, unnormalized
 from jina_sm.values import EmbedRequest, RerankRequest, Rows
 from jina_sm.wire import Unacceptable
 
@@ -35,6 +35,8 @@ class Told:
     body: bytes
     content_type: str = JSON
     tokens: int = 0
+    queue_s: float | None = None
+    work_s: float | None = None
 
 
 class Doors:
@@ -106,7 +108,7 @@ class Doors:
             "usage": {"total_tokens": rows.tokens},
             "embeddings": vectors,
         }
-        return Told(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), tokens=rows.tokens)
+        return _told(rows, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def models(self) -> bytes:
         """``/v1/models``, which many tools ask before anything else."""
@@ -118,13 +120,13 @@ class Doors:
         rows = await self._backend.embed(request, caller=caller, name="input" if dialect.flat else "data")
         if _wants_npy(accept):
             return _npy(rows)
-        return Told(dialect.encode_response(request, rows), tokens=rows.tokens)
+        return _told(rows, dialect.encode_response(request, rows))
 
     async def _ranked(self, dialect: Any, request: RerankRequest, caller: str) -> Told:
         if request.top_n is not None and request.top_n < 1:
             raise Refusal(422, "top_n is 1 or more", code="invalid_parameter", param="top_n")
         rows = await self._backend.rerank(request, caller=caller)
-        return Told(dialect.encode_response(request, rows), tokens=rows.tokens)
+        return _told(rows, dialect.encode_response(request, rows))
 
     def _count(self, items: Any, param: str) -> None:
         if isinstance(items, list) and len(items) > self._max_items:
@@ -230,7 +232,13 @@ def _wants_npy(accept: str) -> bool:
     return NPY in accept.lower()
 
 
+def _told(rows: Rows, body: bytes, content_type: str = JSON) -> Told:
+    """With the times of what was worked on here; a gateway's rows have none."""
+    queue_s, work_s = (rows.queue_s, rows.work_s) if isinstance(rows, TimedRows) else (None, None)
+    return Told(body, content_type, rows.tokens, queue_s, work_s)
+
+
 def _npy(rows: Rows) -> Told:
     out = io.BytesIO()
     np.lib.format.write_array(out, np.ascontiguousarray(rows.values, dtype="<f4"), version=(1, 0), allow_pickle=False)
-    return Told(out.getvalue(), NPY, rows.tokens)
+    return _told(rows, out.getvalue(), NPY)

@@ -44,6 +44,15 @@ class Work:
     is_memory: Callable[[BaseException], bool]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A row a payload, in their order; how long they waited for their first batch, and from then until the last row."""
+
+    rows: list[Any]
+    queue_s: float
+    work_s: float
+
+
 class Engine:
     """One model thread behind one batcher. ``submit`` is called on event loops, all else from anywhere."""
 
@@ -93,8 +102,8 @@ class Engine:
         *,
         caller: str = "",
         timeout_s: float | None = None,
-    ) -> list[Any]:
-        """A row a payload, in their order. Cancelled, it costs no more work.
+    ) -> Answered:
+        """A row a payload. Cancelled, it costs no more work.
 
         Raises FullError, ClosedError, ExpiredError, ItemError.
         """
@@ -108,11 +117,14 @@ class Engine:
             )
             self._condition.notify()
         try:
-            return await future
+            rows = await future
         except asyncio.CancelledError:
             with self._condition:
                 self.batcher.cancel(ticket)
             raise
+        began = ticket.arrived if ticket.began is None else ticket.began  # None, as ended: it asked for nothing
+        ended = began if ticket.ended is None else ticket.ended
+        return Answered(rows, began - ticket.arrived, ended - began)
 
     def look_after(self) -> None:
         """Says what expired, and begins a dead thread anew. Called every ``TURN_S`` seconds or so."""

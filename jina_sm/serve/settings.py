@@ -168,6 +168,10 @@ class Settings(BaseModel):
     def _doors(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("--tls-cert and --tls-key go together")
+        for name in ("model", "reranker"):
+            path = getattr(self, name)
+            if path is not None and _is_path(path) and not Path(path).is_dir():
+                raise ValueError(f"{flag(name)}: there is no directory {path!r}")
         for name in ("tls_cert", "tls_key", "api_key_file"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
@@ -200,6 +204,11 @@ class Settings(BaseModel):
                 raise ValueError("--api-key-file: the file holds no key, and would let everybody in")
             found += lines
         return tuple(dict.fromkeys(found))
+
+
+def _is_path(model: str) -> bool:
+    """Whether it can be no name of Hugging Face's, which is NAME or OWNER/NAME."""
+    return model.startswith((".", "/", "~")) or model.count("/") > 1
 
 
 def flag(name: str) -> str:

@@ -115,6 +115,8 @@ def test_the_published_comparison_is_one_command(typed: Typed, tmp_path: Path) -
     code, said, _ = typed("bench", "published", "--html", str(tmp_path / "p.html"))
     assert code == 0
     assert "87.6 %" in said
+    assert "published 13,800, by the tables 21,8" in said
+    assert "e+0" not in said
     assert max(map(len, said.splitlines())) <= 80
     assert "What does not follow" in (tmp_path / "p.html").read_text(encoding="utf-8")
     code, said, _ = typed("bench", "published", "--json")

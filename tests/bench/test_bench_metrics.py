@@ -181,6 +181,11 @@ def test_where_the_time_went_adds_up() -> None:
     assert found.split.server_queue_s == pytest.approx(0.2)
     assert found.split.server_work_s == pytest.approx(0.5)
     assert found.split.elsewhere_s == pytest.approx(0.2)
+    # What a server does beside its queue and its work is in neither, and not lost.
+    told = [sample(0, 1.0, sent_s=0.1, server_queue_s=0.2, server_work_s=0.4, server_total_s=0.8)]
+    (split,) = (each.split for each in metrics.cells(told, [ONE]))
+    assert split is not None
+    assert split.elsewhere_s == pytest.approx(0.3)
     # A server that tells a total and its queue works for the rest; one that tells at times is not believed.
     (found,) = metrics.cells([sample(0, 1.0, server_queue_s=0.2, server_total_s=0.9)], [ONE])
     assert found.split is not None

@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pexpect
 import pytest
 
 from jina_sm.advise import capacity
+from jina_sm.bench import report
+from jina_sm.bench.metrics import Setting
+from jina_sm.cli import cli
 from jina_sm.local import fault
+from jina_sm.serve import settings
+from tests.bench.made import measured
 from tests.conftest import Served, Told
 
 Run = Callable[..., Told]
@@ -156,6 +163,68 @@ def test_a_measurement_is_read_and_its_error_shown(run: Run, tmp_path: Path) -> 
     assert "the model of what you measured, against 27 measured settings off by" in " ".join(out.split())
 
 
+def test_a_run_is_a_measurement_and_says_itself_of_what(run: Run, tmp_path: Path) -> None:
+    settings = tuple(
+        Setting(batch_size=batch, passage_tokens=tokens, concurrency=callers)
+        for batch in (1, 32)
+        for tokens in (64, 128)
+        for callers in (1, 5)
+    )
+    file = tmp_path / "run.json"
+
+    def made(**kinds: str) -> None:
+        file.write_bytes(report.encoded(measured(dict.fromkeys(kinds, 0.1), settings=settings, kinds=kinds)))
+
+    def sources(*words: str) -> dict[str, bool]:
+        code, out, err = run("advise", "--usage", "search", "--measured", str(file), *words, "--json")
+        assert (code, err) == (0, "")
+        capacities = {way: each["capacity"] for way, each in json.loads(out)["figures"].items()}
+        return {way: "what you measured" in each["source"] for way, each in capacities.items() if each}
+
+    made(ours="http", theirs="jina-api")
+    assert sources() == {"sagemaker": False, "self_hosted": True}
+    assert sources("--measured-way", "sagemaker") == {"sagemaker": True, "self_hosted": False}
+    made(ours="http", aws="sagemaker")
+    assert sources() == {"sagemaker": True, "self_hosted": True}
+    made(one="sagemaker", two="sagemaker")
+    assert sources("--measured-target", "two") == {"sagemaker": True, "self_hosted": False}
+
+    def refused(*words: str) -> str:
+        code, out, err = run("advise", "--usage", "search", "--measured", str(file), *words)
+        assert (code, out) == (2, "")
+        return err
+
+    assert "several targets of sagemaker: one, two. Name one by --measured-target" in refused()
+    assert "'three' is none of one, two" in refused("--measured-target", "three")
+    made(theirs="jina-api")
+    assert "only the API" in refused()
+    file.write_text('{"samples": []}')
+    assert "is no run of `jina-sm bench run`" in refused()
+
+
+@pytest.mark.parametrize(
+    ("model", "commands"),
+    [
+        (V3, ["jina-sm serve --model jinaai/jina-embeddings-v3 --trust-remote-code ", "jina-sm embed 'Bees"]),
+        ("jina-reranker-m0", ["jina-sm serve --model jinaai/jina-reranker-m0", "jina-sm rerank 'What"]),
+        ("jina-colbert-v2", ["jina-sm embed 'Bees"]),
+        ("ReaderLM-v2", ["jina-sm read page.html"]),
+    ],
+)
+def test_ones_own_server_is_begun_before_it_is_asked(run: Run, model: str, commands: list[str]) -> None:
+    words = ("--security", "perimeter", "--operations", "gpu", "--cloud", "none", "--model", model)
+    said = json.loads(run("advise", *words, "--json")[1])
+    assert said["recommendation"] == "self_hosted"
+    for told, command in zip(said["next"], commands, strict=True):
+        assert told.startswith(command)
+        name, *rest = shlex.split(told, comments=True)[1:]
+        known = cli.get_command(click.Context(cli), name)
+        assert known is not None
+        context = known.make_context(name, rest)
+        if name == "serve":  # whose settings are checked too
+            settings.load({key: value for key, value in context.params.items() if key not in ("check", "as_json")})
+
+
 def test_everything_fits_into_eighty_columns(run: Run) -> None:
     told = [run("cost")[1], run("cost", "--tokens-per-month", "1.5T")[1]]
     told.append(run("advise", "--usage", "search", "--cloud", "none", "--operations", "gpu", "--tokens", "4000")[1])
@@ -194,6 +263,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("advise", "--measured", "none.json"), "none.json"),
     (("advise", "--usage", "rag", "--measured", __file__), "is not JSON"),
     (("advise", "--measured", "x", "--measured-way", "jina_api"), "neither sagemaker nor self_hosted"),
+    (("advise", "--measured-target", "x"), "give one"),
     (("advise", "--ask"), "There is no terminal to ask on"),
 ]  # fmt: skip
 

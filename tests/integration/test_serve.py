@@ -17,6 +17,7 @@ import pytest
 from serving import EMBEDS, RERANKS, Obedient, Served, served, vector
 
 from jina_sm import AsyncClient, Client, errors, local
+from jina_sm.bench.endpoint import told
 from jina_sm.serve.batcher import Limits
 from jina_sm.serve.gateway import Gateway
 from jina_sm.transport.target import parse
@@ -246,6 +247,32 @@ def test_no_text_and_no_key_is_in_the_log(caplog):
 
 
 # ---- what goes wrong behind the doors
+
+
+def test_an_answer_says_where_its_time_went():
+    with served(limits=Limits(padded_tokens=16)) as up, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        up.model.may_go.clear()
+        pool.submit(embed, up, ["running"])
+        assert up.model.working.wait(30)
+        waits = pool.submit(embed, up, ["waiting"])
+        batcher = up.server.backend.engine.batcher
+        wait_for(lambda: batcher.waiting_items == 1)
+        began = time.monotonic()
+        wait_for(lambda: time.monotonic() > began + 0.02)  # so long it has waited at least, whatever the machine does
+        up.model.may_go.set()
+        spent = told(waits.result()[1])
+    assert spent.queue_s >= 0.02
+    assert spent.work_s > 0
+    assert spent.queue_s + spent.work_s <= spent.total_s
+
+
+def test_a_gateway_tells_only_of_its_own_time():
+    with served() as up:
+        behind = parse(f"http://127.0.0.1:{up.port}?model={EMBEDS}")
+        with served(backend=lambda: Gateway([behind])) as front:
+            spent = told(embed(front, ["a"])[1])
+    assert (spent.queue_s, spent.work_s) == (None, None)
+    assert spent.total_s > 0
 
 
 def embed(up: Served, texts: list[str], **headers: str) -> tuple[int, dict[str, str], Any]:

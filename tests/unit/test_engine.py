@@ -88,7 +88,7 @@ def test_two_hundred_requests_through_poison_death_memory_and_hanging_up():
             assert isinstance(answer, ItemError)
             assert "poison" in payloads[answer.index] or payloads[answer.index] == "deadly"
         else:
-            assert answer == [each.upper() for each in payloads]
+            assert answer.rows == [each.upper() for each in payloads]
     assert made.batcher.out_of_memory > 0
     assert made.deaths >= 1
 
@@ -155,4 +155,4 @@ def test_a_loop_that_is_gone_harms_nobody():
     async def body() -> Any:
         return await made.submit("g", ["still here"], [10])
 
-    assert asked(made, body) == ["still here"]
+    assert asked(made, body).rows == ["still here"]

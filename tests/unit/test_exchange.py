@@ -165,6 +165,13 @@ def test_each_caller_is_given_an_error_of_its_own() -> None:
     assert (first.__cause__, type(first), first.region) == (cause, errors.AuthError, "r")
 
 
+def test_a_question_is_no_sentence_to_be_ended() -> None:
+    assert (
+        str(errors.InputError("no 'v33'; did you mean 'v3'?", cure="Say v3.")) == "no 'v33'; did you mean 'v3'? Say v3."
+    )
+    assert str(errors.InputError("no 'v33'", cure="Say v3.")) == "no 'v33'. Say v3."
+
+
 def test_who_shares_a_request_with_one_that_was_tried_often_is_tried_again() -> None:
     exchange = machine(policy=Policy(attempts=2))
     old = exchange.add("old", work([[0]], key="k"), 0.0)

@@ -64,6 +64,9 @@ def test_a_variable_that_is_none_of_ours_is_a_slip():
         ({"timeout_s": float("nan")}, "--timeout"),
         ({"timeout_s": 0}, "--timeout"),
         ({"threads": 0, "model": "m"}, "--threads"),
+        ({"model": "./no/such"}, "--model: there is no directory"),
+        ({"model": "no/such/directory"}, "--model: there is no directory"),
+        ({"reranker": "/no/such"}, "--reranker: there is no directory"),
     ],
 )
 def test_what_contradicts_itself_is_refused(given: dict[str, Any], named: str):
