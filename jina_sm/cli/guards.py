@@ -114,6 +114,9 @@ def orphans(
         show.json(_search_json(search, found))
     else:
         _show(found, search, show.say if as_json else click.echo)
+    for name in names:
+        if name not in {each.name for each in found}:
+            show.say(f"{name}: nothing that is called so bills or lingers there")
     if chosen:
         foreign = sorted({each.name for each in chosen if not each.ours})
         theirs = f" {', '.join(foreign)}: not made by this tool!" if foreign else ""
