@@ -866,6 +866,20 @@ def raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what
     if len(failed) == 1 and not done and not several:
         raise next(iter(failed.values()))
     if failed:
-        named = "; ".join(f"{region}: {error}".removesuffix(".") for region, error in failed.items())
+        named = "; ".join(f"{where}: {error}".removesuffix(".") for where, error in alike(failed))
         stands = f". Done in {', '.join(done)}" if done else ""
         raise PartialError(f"{what}: {named}{stands}", done=tuple(done), failed=failed)
+
+
+def alike(failed: Mapping[str, JinaSMError]) -> list[tuple[str, JinaSMError]]:
+    """What failed, and where: what says the same of several regions is said once."""
+    groups: dict[str, dict[str, JinaSMError]] = {}
+    for label, error in failed.items():
+        bare = copy.copy(error)
+        bare.request_id = bare.region = None
+        groups.setdefault(str(bare), {})[label] = bare
+    return [
+        (", ".join(some), failed[first] if len(some) == 1 else some[first])
+        for some in groups.values()
+        for first in [next(iter(some))]
+    ]

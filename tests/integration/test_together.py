@@ -4,12 +4,14 @@ Where the parts of a deployment meet: several models, a role that is yet to be m
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from jina_sm import Spec, errors, local
 from jina_sm.deploy import doctor as looking
 from jina_sm.deploy import run
-from tests.conftest import Served
+from tests.conftest import Served, Told
 
 V3, RERANKER = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual"
 US, EU = "us-east-1", "eu-central-1"
@@ -111,3 +113,28 @@ def test_quotas_are_asked_of_known_regions_and_of_what_can_be_a_type(account: Se
             looking.rooms(regions=[regions], instance_types=[kind])
         with pytest.raises(errors.InputError, match=words):
             looking.ask(kind, 9, regions=[regions])
+
+
+def test_what_all_regions_refuse_alike_is_said_once(account: Served, typed: Callable[..., Told]) -> None:
+    local.change_scenario(account.port, denied=["sagemaker:ListEndpoints"])
+    for command in (("status",), ("resume", V3, "--yes"), ("orphans",), ("teardown", "--all", "--yes")):
+        code, _, err = typed(*command)
+        assert (code, err.count("jina-sm iam viewer")) == (1, 1), command
+        assert err.count("us-east-1") == 1
+        assert "sa-east-1: User" in err or "sa-east-1 could not be listed: User" in err
+
+
+def test_what_differs_is_said_of_each_region() -> None:
+    failed = {
+        US: errors.DeployError("no room", region=US, request_id="a"),
+        EU: errors.DeployError("no room", region=EU, request_id="b"),
+        "us-east-2": errors.DeployError("no room", region="us-east-2", cure="`jina-sm quota -r us-east-2`"),
+        "us-west-2": errors.DeployError("throttled", region="us-west-2", request_id="c"),
+    }
+    said = [(where, str(error)) for where, error in run.alike(failed)]
+    assert said == [
+        (f"{US}, {EU}", "no room"),
+        ("us-east-2", "no room (us-east-2). `jina-sm quota -r us-east-2`"),
+        ("us-west-2", "throttled (us-west-2, request id c)"),
+    ]
+    assert str(failed[US]) == "no room (us-east-1, request id a)"
