@@ -88,8 +88,8 @@ class JinaSMError(Exception):
         ]
         known = ", ".join(fact for fact in facts if fact)
         said = f"{self.item}: {self.message}" if self.item else self.message
-        said += f" ({known})" if known else ""
-        return said + (f"{'' if said.endswith('?') else '.'} {self.cure}" if self.cure else "")
+        whole = said + (f" ({known})" if known else "")
+        return whole + ("" if whole.endswith((".", "?", "!")) else ".") + f" {self.cure}" if self.cure else whole
 
 
 class InputError(JinaSMError, ValueError):

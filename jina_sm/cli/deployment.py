@@ -558,9 +558,11 @@ def _show_inventory(inventory: Inventory, spent: Mapping[Key, Cost] = MappingPro
         click.echo("Not in use (these cost nothing, and `jina-sm teardown` removes them):")
     for name in unused:
         click.echo(f"  {name}")
-    _show_failures(inventory.failed)
+    show_failures(inventory.failed)
 
 
-def _show_failures(failed: Mapping[str, JinaSMError]) -> None:
-    for region, error in failed.items():
-        show.say(f"error: {region} could not be listed: {error}")
+def show_failures(failed: Mapping[str, JinaSMError]) -> None:
+    from jina_sm.deploy.run import alike
+
+    for where, error in alike(failed):
+        show.say(f"error: {where} could not be listed: {error}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jina_sm.cli import show
-from jina_sm.cli.deployment import endpoint_json, everywhere_option, profile_option, reported, session
+from jina_sm.cli.deployment import endpoint_json, everywhere_option, profile_option, reported, session, show_failures
 
 if TYPE_CHECKING:
     from jina_sm.deploy.guards import Steps
@@ -114,6 +114,9 @@ def orphans(
         show.json(_search_json(search, found))
     else:
         _show(found, search, show.say if as_json else click.echo)
+    for name in names:
+        if name not in {each.name for each in found}:
+            show.say(f"{name}: nothing that is called so bills or lingers there")
     if chosen:
         foreign = sorted({each.name for each in chosen if not each.ours})
         theirs = f" {', '.join(foreign)}: not made by this tool!" if foreign else ""
@@ -129,8 +132,7 @@ def orphans(
             click.echo(f"removed {len(chosen)}")
     elif remove and as_json:
         show.json({"removed": []})
-    for region, error in search.failed.items():
-        show.say(f"error: {region} could not be listed: {error}")
+    show_failures(search.failed)
     if search.failed:
         raise click.exceptions.Exit(1)
 
@@ -177,10 +179,11 @@ def _by_region(steps: Steps) -> dict[str, list[str]]:
 
 def _raise_failed(failed: Mapping[str, Any]) -> None:
     """Where it could not be looked, nothing was done."""
+    from jina_sm.deploy.run import alike
     from jina_sm.errors import PartialError
 
     if failed:
-        named = "; ".join(f"{region}: {error}" for region, error in failed.items())
+        named = "; ".join(f"{where}: {error}".removesuffix(".") for where, error in alike(failed))
         raise PartialError(f"not all regions could be looked at: {named}", done=(), failed=dict(failed))
 
 

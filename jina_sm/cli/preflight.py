@@ -168,7 +168,8 @@ def request(
             raise room.quota
         if value <= room.quota.value and not room.open:
             raise InputError(f"{region} allows {room.quota.value} {instance_type} already, and {value} is not more")
-        show.say(f"{region}: {_asking(value, room)}")
+        if not room.open:  # else it is answered at the end
+            show.say(f"{region}: {_asking(value, room)}")
     if not all(room.open for room in found.values()):
         show.confirm("Ask AWS for this?", yes)
     with reported(as_json):
@@ -239,8 +240,6 @@ def _room_json(region: str, kind: str, room: Room) -> dict[str, Any]:
 
 
 def _asking(value: int, room: Room) -> str:
-    if room.open:
-        return _told(room.open)
     now = getattr(room.quota, "value", "?")
     return f"from {now} to {value} {getattr(room.quota, 'instance_type', '')} (quota {getattr(room.quota, 'code', '')})"
 

@@ -629,7 +629,7 @@ def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.enviro
     raise errors.InputError(
         f"no execution role for SageMaker: there is no role {ROLE} and none named {_STUDIO_ROLE}*{denied}",
         cure="Give one with --role-arn or JINA_SM_ROLE_ARN; it must trust sagemaker.amazonaws.com. "
-        "Or have one made with --create-role.",
+        "`jina-sm deploy --create-role` makes one.",
     )
 
 

@@ -90,6 +90,7 @@ def rooms(
     What could not be read is the error that it met. Raises AuthError where there are no good credentials.
     """
     aws, known = session or default_session(), known or catalog.load()
+    _check(regions, instance_types, known)
     facts.caller(aws, regions)
 
     def of_region(region: str, _: threading.Event) -> dict[str, Room]:
@@ -115,6 +116,7 @@ def ask(
     Raises its error; with several regions, PartialError, and the others are asked.
     """
     aws, known = session or default_session(), known or catalog.load()
+    _check(regions, (instance_type,), known)
 
     def of_region(region: str, _: threading.Event) -> Increase:
         return Quotas(ControlPlane(aws, region), known.quotas.codes).ask(instance_type, value)
@@ -122,6 +124,15 @@ def ask(
     done, failed = side_by_side(regions, of_region)
     raise_if(failed, done, "not every increase could be asked for")
     return done
+
+
+def _check(regions: Iterable[str], instance_types: Iterable[str], known: catalog.Catalog) -> None:
+    """Raises InputError for what is no region, or no type, rather than asking AWS about it."""
+    for region in regions:
+        known.check_region(region)
+    for kind in instance_types:
+        if not kind.startswith("ml."):
+            raise errors.InputError(f"{kind!r} is no instance type of SageMaker's", cure="They are like ml.g5.xlarge.")
 
 
 def _role(aws: Any, who: Caller, given: str | None) -> str | errors.JinaSMError:
@@ -225,6 +236,7 @@ class _Look:
         types = (desired.instance_type, *desired.fallbacks)
         found = facts.attempt(lambda: facts.package(control, desired.package_arn))
         checks = [preflight.package(control.region, desired.model, found, types, missing=facts.missing(found))]
+        checks += preflight.storage(desired)
         state = facts.attempt(lambda: facts.observed(control, desired.endpoint))
         if isinstance(state, errors.JinaSMError):
             unseen = Check(name="name", verdict="unknown", seen=state.message, region=control.region)

@@ -202,6 +202,8 @@ def of_plan(
         types = (desired.instance_type, *desired.fallbacks)
         found = attempt(lambda: package(control, desired.package_arn))
         checks.append(preflight.package(control.region, desired.model, found, types, missing=missing(found)))
+    if "create_endpoint_config" in made:
+        checks += preflight.storage(desired)
     if made:
         checks.append(preflight.name(desired, state))
     checks += [preflight.quota(control.region, each, room[each.instance_type]) for each in needs]
@@ -209,9 +211,12 @@ def of_plan(
 
 
 def of_account(
-    control: ControlPlane, who: Caller, role_arn: str, steps: Mapping[str, Sequence[Step]]
+    control: ControlPlane, who: Caller, role_arn: str, steps: Mapping[str, Sequence[Step]], *, passed: str = ""
 ) -> tuple[Check, ...]:
-    """What the steps of all regions depend on in the account: the role, if one is given, and what the caller may do."""
+    """What the steps of all regions depend on in the account: the role, if one is given, and what the caller may do.
+
+    ``passed``: the role that is passed to SageMaker, also where it is yet to be made.
+    """
     wanted = [
         permission
         for region, some in steps.items()
@@ -223,9 +228,10 @@ def of_account(
     found = attempt(lambda: decisions(control, who, dict.fromkeys(wanted), known))
     checks = [*preflight.permissions(found, who.arn)]
     made = {step.operation for some in steps.values() for step in some if isinstance(step, Call)}
-    if role_arn and "create_model" in made:
-        trusted = attempt(lambda: role(control, role_arn))
-        checks.insert(0, preflight.role(trusted, who.account, missing=missing(trusted)))
-        if not isinstance(found, errors.JinaSMError):
-            checks.insert(1, preflight.passing(found, role_arn))
+    if "create_model" in made:
+        if (passed or role_arn) and not isinstance(found, errors.JinaSMError):
+            checks.insert(0, preflight.passing(found, passed or role_arn))
+        if role_arn:
+            trusted = attempt(lambda: role(control, role_arn))
+            checks.insert(0, preflight.role(trusted, who.account, missing=missing(trusted)))
     return tuple(checks)

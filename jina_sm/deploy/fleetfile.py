@@ -37,7 +37,9 @@ def read(file: Path, known: catalog.Catalog, usual_regions: Callable[[], Sequenc
     try:
         said = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
-        raise InputError(f"{file} cannot be read: {error}", cure="`jina-sm init` writes one.") from None
+        raise InputError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or error}", cure="`jina-sm init` writes one."
+        ) from None
     try:
         return specs(said, known, usual_regions)
     except InputError as error:

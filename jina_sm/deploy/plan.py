@@ -439,7 +439,7 @@ def _facts(made_of: Mapping[str, Any], scaling: Scaling | None, ttl_s: int | Non
         "KMS key": made_of.get("KmsKeyId"),
         "autoscaling": scaling,
         "asynchronous": described(made_of.get("AsyncInferenceConfig", {})),
-        "ttl": ttl_s and f"{ttl_s} s",
+        "ttl": ttl_s and ttl.lasting(ttl_s),
     }
     return {name: str(value or "none") for name, value in facts.items()}
 

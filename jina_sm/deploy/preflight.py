@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from jina_sm import errors
 from jina_sm.deploy import plan as plans
+from jina_sm.deploy import policies, roles
 from jina_sm.deploy.permissions import Decision
 from jina_sm.deploy.plan import Call, Desired, State, Step
 
@@ -24,6 +25,10 @@ LISTING = "https://aws.amazon.com/marketplace/pp/"
 
 _TRUST = (
     '{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}'  # to be read
+)
+# Of EC2's instance types with a GPU, those with an instance store.
+_LOCAL_STORAGE = frozenset(
+    {"g4dn", "g4ad", "g5", "g6", "g6e", "gr6", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en", "p6-b200"}
 )
 _HASH = re.compile(r"-[0-9a-f]{8}$")
 _LIMIT = re.compile(
@@ -272,7 +277,11 @@ def passing(found: Sequence[Decision] | errors.JinaSMError, role_arn: str) -> Ch
         return _check("pass-role", "unknown", _unsimulated(found), subject=name)
     asked = [each for each in found if each.action == "iam:PassRole" and each.resource == role_arn]
     if any(each.allowed is False for each in asked):
-        cure = f"Have iam:PassRole allowed on {role_arn} for sagemaker.amazonaws.com."
+        given = "" if name == roles.ROLE else f" --role-arn {role_arn}"
+        cure = (
+            f"Have iam:PassRole allowed on {role_arn} for sagemaker.amazonaws.com: `jina-sm iam operator{given}` "
+            "prints a policy that allows it."
+        )
         return _check("pass-role", "fail", "the caller may not pass it to SageMaker", subject=name, cure=cure)
     if not asked or any(each.allowed is None for each in asked):
         return _check("pass-role", "unknown", f"it depends on {_conditions(asked)}", subject=name)
@@ -290,9 +299,9 @@ def permissions(found: Sequence[Decision] | errors.JinaSMError, caller: str) -> 
             by_region[each.region].append(each)
     for region, asked in by_region.items():
         denied = [each for each in asked if each.allowed is False]
-        cure = f"Have {_actions(denied)} allowed to {caller}."
+        cure = _allow(denied, caller)
         if stops := [each for each in denied if each.needed]:
-            cure = f"Have {_actions(stops)} allowed to {caller}."
+            cure = _allow(stops, caller)
             checks.append(_check("permissions", "fail", f"not allowed: {_named(stops)}", region=region, cure=cure))
         elif denied:
             seen = f"what fails could not be removed again: {_named(denied)} not allowed"
@@ -365,6 +374,19 @@ def name(desired: Desired, state: State) -> Check:
     return _check("name", "ok", there, region=region, subject=endpoint)
 
 
+def storage(desired: Desired) -> tuple[Check, ...]:
+    """A key of one's own encrypts no local storage, by AWS's documentation, and most GPU instances have some."""
+    kinds = [each for each in (desired.instance_type, *desired.fallbacks) if each.split(".")[1] in _LOCAL_STORAGE]
+    if not desired.kms_key or not kinds:
+        return ()
+    seen = (
+        f"{', '.join(kinds)} has local storage, which by AWS's documentation its own hardware encrypts and kms_key "
+        "does not; earlier editions of it say that AWS refuses the two together (not tried)"
+    )
+    cure = "Leave kms_key away where AWS refuses."
+    return (_check("kms-key", "warning", seen, region=desired.region, subject=desired.kms_key, cure=cure),)
+
+
 def quota(region: str, need: Need, room: Room) -> Check:
     """Whether the quota has room for what is needed."""
     kind, limit, use = need.instance_type, room.quota, room.use
@@ -396,7 +418,7 @@ def quota(region: str, need: Need, room: Room) -> Check:
     doubts = (
         (going, f", and {going} being deleted", "Deploy when they are gone."),
         (use.unseen, f", and {use.unseen} in use are of a type that cannot be seen", ask),
-        (need.scaling, f"; scaling out would stop at {limit.value - used} unseen", None),
+        (need.scaling, f"; scaling out would silently stop at {limit.value - used}", None),
     )
     for count, words, cure in doubts:
         least += count
@@ -464,6 +486,13 @@ def _check(
 
 def _unsimulated(error: errors.JinaSMError) -> str:
     return f"IAM could not be asked: {error.message}"
+
+
+def _allow(denied: Sequence[Decision], caller: str) -> str:
+    """Which permissions to ask for, and the commands that print the policies that have them."""
+    whose = dict.fromkeys(policies.allowing(each.action, each.resource) for each in denied)
+    printed = " and ".join(f"`jina-sm iam {who}`" for who in whose if who)
+    return f"Have {_actions(denied)} allowed to {caller}" + (f": {printed} has it." if printed else ".")
 
 
 def _actions(decisions: Iterable[Decision]) -> str:

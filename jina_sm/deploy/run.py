@@ -7,6 +7,7 @@ there, and the others stand. Nothing is remembered between runs: what is, is rea
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -247,7 +248,7 @@ def plan(
     account: tuple[Check, ...] = ()
     if preflight:
         steps = {region: there.steps for region, there in done.items()}
-        account = facts.of_account(ControlPlane(aws, home), who, "" if making else role, steps)
+        account = facts.of_account(ControlPlane(aws, home), who, "" if making else role, steps, passed=role)
     if refusal := judgement.refusal([*account, *(each for there in done.values() for each in there.checks)]):
         raise refusal
     return Plan(spec=spec, regions=MappingProxyType(done), subscribed=subscribed, checks=account)
@@ -265,12 +266,48 @@ def plan_all(
     """As ``plan``, of each. Raises QuotaError also where each has room enough, and all together have not."""
     aws, known = session or default_session(), known or catalog.load()
     options = {"shared_licence": shared_licence, "preflight": preflight, "create_role": create_role}
-    agreed = [plan(each, session=aws, known=known, **options) for each in specs]
-    _check_together(agreed)
-    return agreed
+    agreed: list[Plan] = []
+    refused: list[JinaSMError] = []
+    for each in specs:
+        try:
+            agreed.append(plan(each, session=aws, known=known, **options))
+        except JinaSMError as error:  # every reason, and not those of one model after those of another
+            refused.append(error)
+            if len(refused) > 1 and str(refused[-2]) == str(error):  # it is no model's: nor the next one's
+                break
+    if refused:
+        raise _together(refused)
+    checks = _check_together(agreed)
+    return [_told_of_quotas(each, checks) for each in agreed] if len(agreed) > 1 else agreed
 
 
-def _check_together(agreed: Sequence[Plan]) -> None:
+def _together(refused: Sequence[JinaSMError]) -> JinaSMError:
+    """All of them as one, of the first one's kind; as it is where there is but one."""
+    if len({str(each) for each in refused}) == 1:
+        return refused[0]
+    words = dict.fromkeys(f"{each.message} ({each.region})" if each.region else each.message for each in refused)
+    whole = copy.copy(refused[0])
+    whole.message, whole.region = "; ".join(words), None
+    whole.args = (whole.message,)
+    whole.cure = " ".join(dict.fromkeys(each.cure for each in refused if each.cure)) or None
+    return whole
+
+
+def _told_of_quotas(plan: Plan, together: Mapping[tuple[str | None, str], Check]) -> Plan:
+    """With what the quotas are to all plans in the place of what they are to this one alone."""
+
+    def told(check: Check) -> Check:
+        return together.get((check.region, check.subject), check) if check.name == "quota" else check
+
+    regions = {
+        region: replace(there, checks=tuple(told(check) for check in there.checks))
+        for region, there in plan.regions.items()
+    }
+    return replace(plan, regions=MappingProxyType(regions))
+
+
+def _check_together(agreed: Sequence[Plan]) -> dict[tuple[str | None, str], Check]:
+    """The quotas' checks of all plans together, by region and type. Raises QuotaError."""
     checks: list[Check] = []
     for region in dict.fromkeys(region for each in agreed for region in each.regions):
         there = [each.regions[region] for each in agreed if region in each.regions]
@@ -279,6 +316,7 @@ def _check_together(agreed: Sequence[Plan]) -> None:
         checks += [judgement.quota(region, need, rooms[need.instance_type]) for need in needs]
     if refusal := judgement.refusal(checks):
         raise refusal
+    return {(each.region, each.subject): each for each in checks}
 
 
 def desired_in(
@@ -672,15 +710,20 @@ class Walk:
         self._role_is_new = False
 
     def take(self, steps: Iterable[Step]) -> None:
-        for step in steps:
-            self._tell(step)
-            if self._stop.is_set():
-                raise StoppedError
-            if isinstance(step, Call):
-                if self._call(step):
-                    self._made.append(step)
-            else:
-                self._wait(step)
+        steps = tuple(steps)
+        try:
+            for step in steps:
+                self._tell(step)
+                if self._stop.is_set():
+                    raise StoppedError
+                if isinstance(step, Call):
+                    if self._call(step):
+                        self._made.append(step)
+                else:
+                    self._wait(step)
+        except NotSubscribedError as error:  # AWS does not say to what
+            error.cure = (error.cure or "").replace("MODEL", _model_of(steps)) or None
+            raise
 
     def _call(self, step: Call) -> bool:
         """Whether it did anything. What AWS does not see yet is waited for a little: by the plan it is there by now."""
@@ -808,6 +851,13 @@ class Walk:
         return error
 
 
+def _model_of(steps: Iterable[Step]) -> str:
+    """The model that the steps make something of, by the tags that they give it."""
+    tags = (tag for step in steps if isinstance(step, Call) for tag in step.params.get("Tags") or ())
+    found = (tag["Value"] for tag in tags if isinstance(tag, Mapping) and tag.get("Key") == plans.MODEL_TAG)
+    return next(found, "MODEL")
+
+
 def _in_service(state: State, name: str) -> bool:
     return any(each.name == name and each.status == "InService" and each.ours for each in state.endpoints)
 
@@ -816,6 +866,20 @@ def raise_if(failed: Mapping[str, JinaSMError], done: Mapping[str, object], what
     if len(failed) == 1 and not done and not several:
         raise next(iter(failed.values()))
     if failed:
-        named = "; ".join(f"{region}: {error}" for region, error in failed.items())
+        named = "; ".join(f"{where}: {error}".removesuffix(".") for where, error in alike(failed))
         stands = f". Done in {', '.join(done)}" if done else ""
-        raise PartialError(f"{what}: {named.removesuffix('.')}{stands}", done=tuple(done), failed=failed)
+        raise PartialError(f"{what}: {named}{stands}", done=tuple(done), failed=failed)
+
+
+def alike(failed: Mapping[str, JinaSMError]) -> list[tuple[str, JinaSMError]]:
+    """What failed, and where: what says the same of several regions is said once."""
+    groups: dict[str, dict[str, JinaSMError]] = {}
+    for label, error in failed.items():
+        bare = copy.copy(error)
+        bare.request_id = bare.region = None
+        groups.setdefault(str(bare), {})[label] = bare
+    return [
+        (", ".join(some), failed[first] if len(some) == 1 else some[first])
+        for some in groups.values()
+        for first in [next(iter(some))]
+    ]

@@ -45,6 +45,12 @@ class Schedule:
     ends: datetime | None = None
 
 
+def lasting(seconds: int) -> str:
+    """As it would be given: ``8h``."""
+    length, unit = next((each for each in ((86400, "d"), (3600, "h"), (60, "m")) if seconds % each[0] == 0), (1, " s"))
+    return f"{seconds // length}{unit}"
+
+
 def described(seconds: int) -> str:
     return f"{seconds} s after it was set"
 

@@ -246,7 +246,7 @@ def test_a_region_that_cannot_be_listed_is_named_and_fails_the_command(
     code, _, err = run("status", "-r", "us-east-1", "-r", "eu-west-1")
     assert code == 1
     for region in ("us-east-1", "eu-west-1"):
-        assert f"error: {region} could not be listed" in err
+        assert region in err.partition(" could not be listed: ")[0]
     code, _, err = run("teardown", "--all", "--yes", "-r", "us-east-1")
     assert (code, "not authorized" in err) == (1, True)
 

@@ -380,7 +380,7 @@ def test_autoscaling_that_the_quota_would_stop_is_a_warning(account: Served) -> 
     account.subscribe()
     plan = run.plan(spec(autoscaling={"min": 1, "max": 9}))
     (check,) = [each for each in plan.regions[US].checks if each.name == "quota"]
-    assert (check.verdict, check.seen) == ("warning", "4, in use 0, needed 1; scaling out would stop at 4 unseen")
+    assert (check.verdict, check.seen) == ("warning", "4, in use 0, needed 1; scaling out would silently stop at 4")
 
 
 def test_a_fleet_needs_its_quota_together(account: Served) -> None:

@@ -123,7 +123,7 @@ def test_a_plan_says_what_is_different() -> None:
         "instances: 1 -> 2",
         "subnets: none -> subnet-1",
         "autoscaling: 1-4@5 -> none",
-        "ttl: 28800 s -> none",
+        "ttl: 8h -> none",
     )
     assert plan.changes(several, State()) == ()
 

@@ -61,7 +61,7 @@ REQUEST = "`jina-sm quota request --instance-type ml.g5.xlarge --value {} -r us-
         (ONE, room(2, 2, unseen=1), "fail", "2, in use 2", REQUEST.format(3)),
         (Need(instance_type=G5, more=2, beside=True), room(3, 2), "fail", "new and old at once", REQUEST.format(4)),
         (Need(instance_type=G5, more=1, fallback=True), room(0), "fail", "fails the whole endpoint", "do without ml.g5.xlarge"),
-        (Need(instance_type=G5, more=1, scaling=3), room(4, 1), "warning", "scaling out would stop at 3", REQUEST.format(5)),
+        (Need(instance_type=G5, more=1, scaling=3), room(4, 1), "warning", "scaling out would silently stop at 3", REQUEST.format(5)),
         (Need(instance_type=G5, more=1, scaling=3), room(5, 1), "ok", "needed 1", ""),
         (ONE, room(1, 0, going={"theirs": 1}), "warning", "1, in use 0, needed 1, and 1 being deleted", "Deploy when they are gone."),
         (Need(instance_type=G5, more=1, frees=frozenset({NAME})), room(1, 0, going={NAME: 1}), "ok", "in use 0", ""),
