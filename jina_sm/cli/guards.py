@@ -60,12 +60,14 @@ def resume(
 
     Autoscaling is as it was when they were paused. They bill again.
     """
-    from jina_sm.deploy import guards, spec
+    from jina_sm.deploy import cost, guards, spec
 
     aws = session(profile)
     inventory = guards.found(target, regions=regions, session=aws)
     steps = guards.resuming(inventory, ttl_s=spec.seconds(ttl) if ttl else None, session=aws)
-    _agreed(steps, "Resume this?", yes)
+    spent = cost.resumed(inventory, steps, session=aws)
+    usd = cost.total(each.usd_per_hour for each in spent.values())
+    _agreed(steps, "Resume this?", yes, f"In service: {usd or 'unknown'} USD an hour." if spent else "")
     with reported(as_json), show.progress(_regions(steps)) as listener:
         there = guards.take(steps, session=aws, on_event=listener)
     _raise_failed(inventory.failed)
@@ -160,11 +162,13 @@ def init(file: Path, schema: bool, as_json: bool) -> None:
     return None
 
 
-def _agreed(steps: Steps, question: str, yes: bool) -> None:
+def _agreed(steps: Steps, question: str, yes: bool, price: str = "") -> None:
     for (region, name), each in steps.items():
         show.say(f"{region} {name}")
         for step in each:
             show.say(f"  {step}")
+    if price:
+        show.say(price)
     if steps:
         show.confirm(question, yes)
 

@@ -21,6 +21,7 @@ from jina_sm.deploy.marketplace import Marketplace
 from jina_sm.deploy.plan import MODEL_TAG, Endpoint
 from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.run import Inventory, side_by_side
+from jina_sm.deploy.steps import Call, Step
 from jina_sm.errors import JinaSMError
 from jina_sm.transport.session import session as default_session
 
@@ -114,18 +115,58 @@ def costs(
 
     done, failed = side_by_side(dict.fromkeys(region for region, _ in endpoints), at)
     instances = {key: said for found in done.values() for key, said in found.items()}
+    instances |= {key: str(failed[key[0]]) for key in endpoints if key[0] in failed}
+    ages = {
+        key: Decimal(str(max((until - endpoint.created).total_seconds(), 0.0))) / 3600
+        for key, endpoint in endpoints.items()
+    }
+    models = {key: endpoint.tags.get(MODEL_TAG, "") for key, endpoint in endpoints.items()}
+    return _priced(instances, models, ages, aws, known)
+
+
+def resumed(
+    inventory: Inventory,
+    steps: Mapping[Key, Iterable[Step]],
+    *,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+) -> dict[Key, Cost]:
+    """The costs of the endpoints that these steps make of the configs of an inventory."""
+    known, aws = known or catalog.load(), session or default_session()
+    instances: dict[Key, Mapping[str, int] | str] = {}
+    models: dict[Key, str] = {}
+    for key, some in steps.items():
+        for call in (each for each in some if isinstance(each, Call) and each.operation == "create_endpoint"):
+            config = str(call.params["EndpointConfigName"])
+            models[key] = inventory.found[key[0]].state.known[config].tags.get(MODEL_TAG, "")
+            try:
+                variant = ControlPlane(aws, key[0]).made_from(config)["ProductionVariants"][0]
+                pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
+                instances[key] = {pools[0]["InstanceType"]: variant.get("InitialInstanceCount", 1)}
+            except (JinaSMError, LookupError) as error:
+                instances[key] = str(error)
+    return _priced(instances, models, {}, aws, known)
+
+
+def _priced(
+    instances: Mapping[Key, Mapping[str, int] | str],
+    model_of: Mapping[Key, str],
+    ages: Mapping[Key, Decimal],
+    aws: Any,
+    known: catalog.Catalog,
+) -> dict[Key, Cost]:
+    """The costs of so many instances of each type; a string: why they are not known."""
     kinds = {(kind, key[0]) for key, said in instances.items() if not isinstance(said, str) for kind in said}
-    models = {endpoint.tags.get(MODEL_TAG, "") for endpoint in endpoints.values()}
+    models = {*model_of.values()}
     with ThreadPoolExecutor(_AT_ONCE) as beside:
         prices = dict(zip(kinds, beside.map(lambda each: instance_price(aws, known, *each), kinds), strict=True))
         software = dict(zip(models, beside.map(lambda key: _software(aws, known, key), models), strict=True))
 
-    def of(key: Key, endpoint: Endpoint) -> Cost:
-        hours = Decimal(str(max((until - endpoint.created).total_seconds(), 0.0))) / 3600
-        said = instances.get(key) or (str(failed[key[0]]) if key[0] in failed else {})
+    def of(key: Key, said: Mapping[str, int] | str) -> Cost:
+        hours = ages.get(key, Decimal(0))
         if isinstance(said, str):
             return Cost(parts=(), hours=hours, unknown=said)
-        hourly, source = software[endpoint.tags.get(MODEL_TAG, "")]
+        hourly, source = software[model_of[key]]
         parts = [
             Part(
                 instance_type=kind,
@@ -137,7 +178,7 @@ def costs(
         ]
         return Cost(parts=tuple(parts), hours=hours)
 
-    return {key: of(key, endpoint) for key, endpoint in endpoints.items()}
+    return {key: of(key, said) for key, said in instances.items()}
 
 
 def _instances(control: ControlPlane, endpoint: Endpoint) -> Mapping[str, int] | str:

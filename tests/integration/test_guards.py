@@ -13,7 +13,7 @@ from jina_sm import Client, Spec, catalog, errors, local
 from jina_sm.clock import Clock
 from jina_sm.deploy import fleetfile, guards, run
 from jina_sm.deploy.plan import State
-from tests.conftest import Served
+from tests.conftest import Served, Told
 
 V3, RERANKER = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual"
 REGION, NAME = "us-east-1", "jina-sm-embeddings-v3"
@@ -284,3 +284,13 @@ def test_the_stack_tells_schedules_as_aws_does(aws: Aws) -> None:
     scheduler.delete_schedule_group(Name="g")
     with pytest.raises(scheduler.exceptions.ResourceNotFoundException):
         scheduler.get_schedule(Name="a", GroupName="g")
+
+
+def test_what_a_resumed_endpoint_costs_is_said_first(typed: Callable[..., Told]) -> None:
+    run.deploy(spec(instance_count=2))
+    guards.pause(V3, regions=[REGION])
+    code, out, err = typed("resume", V3, "-r", REGION)
+    assert (code, out) == (2, "")
+    assert "In service: 7.816 USD an hour." in err  # twice 1.408 and 2.50
+    assert there(REGION).paused
+    assert typed("resume", V3, "-r", REGION, "--yes")[0] == 0
