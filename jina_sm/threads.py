@@ -123,9 +123,9 @@ class Threads:
         except BaseException:
             with self._changed:
                 self._exchange.abandon(call, self._clock.now())
-                events = self._drained()
+                happened = self._drained()
                 self._changed.notify_all()
-            tell(self._on_event, events)
+            self._tell(*happened)
             raise
         return call
 
@@ -154,8 +154,8 @@ class Threads:
                     self._wake_at(step.at)
                 elif isinstance(step, Send):
                     self._crew.submit(self._work)
-                events = self._drained()
-            tell(self._on_event, events)
+                happened = self._drained()
+            self._tell(*happened)
             if not isinstance(step, Send):
                 return
             came = self._came(step)
@@ -166,17 +166,23 @@ class Threads:
                     self._exchange.answered(step, came.reply.rows, came.reply.tokens, now, came.response.request_id)
                 else:
                     self._exchange.failed(step, came, now)
-                events = self._drained()
+                happened = self._drained()
                 self._changed.notify_all()
-            tell(self._on_event, events)
+            self._tell(*happened)
             if isinstance(came, Came):
                 learnt(self._lengths, step, came.reply.tokens)
-            del came  # an error would keep this frame, and with it what was asked
+            del came, happened  # an error would keep this frame, and with it what was asked
 
-    def _drained(self) -> list[Event]:
-        for call in self._exchange.ended():
-            call.job.over.set()
-        return self._exchange.events()
+    def _drained(self) -> tuple[list[Event], list[Call[Ticket]]]:
+        return self._exchange.events(), self._exchange.ended()
+
+    def _tell(self, events: list[Event], ended: list[Call[Ticket]]) -> None:
+        """Whoever waits goes on when what happened has been told."""
+        try:
+            tell(self._on_event, events)
+        finally:
+            for call in ended:
+                call.job.over.set()
 
     def _came(self, send: Send[Ticket]) -> Came | JinaSMError:
         transport = self._transports[send.target]

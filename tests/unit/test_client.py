@@ -617,9 +617,10 @@ def test_what_happens_is_told_and_a_hook_that_fails_upsets_nobody() -> None:
 
     with client(FakeTransport(errors.ModelUnavailableError("loading")), on_event=hook) as asking:
         asking.embed(["a", "b"])
-    assert [(event.kind, event.items, event.attempt) for event in told] == [
-        ("request", 2, 1), ("failure", 2, 1), ("retry", 2, 1), ("request", 2, 2), ("answer", 2, 2),
-    ]  # fmt: skip
+    happened = [(event.kind, event.items, event.attempt) for event in told]
+    again = [("retry", 2, 1), ("request", 2, 2)]  # one thread tells the first, another the second
+    assert happened[:2] + happened[-1:] == [("request", 2, 1), ("failure", 2, 1), ("answer", 2, 2)]
+    assert sorted(happened[2:-1], reverse=True) == again
 
 
 def test_answers_can_be_had_as_they_came() -> None:
