@@ -116,7 +116,7 @@ def read(source: str) -> Measured:
         first = error.errors()[0]
         where = ".".join(str(each) for each in first["loc"])
         raise InputError(
-            f"{source!r} is no run of `jina-sm bench run`: {where or 'it'}: {first['msg']}",
+            f"{source!r} is no run of `jina-sm bench run`: {where and where + ': '}{first['msg']}",
             cure="It writes one with --output.",
         ) from None
     columns = [getattr(found.samples, name) for name in _FIELDS]

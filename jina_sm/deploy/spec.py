@@ -68,6 +68,15 @@ def seconds(text: str, name: str = "ttl") -> int:
 
 
 _S3 = Annotated[str, pydantic.StringConstraints(max_length=512, pattern=r"^s3://[a-z0-9{][a-z0-9.{}-]{2,71}(/.*)?$")]
+# What a field that has a form looks like, for whoever got it wrong.
+_LIKE = {
+    "s3_output": "s3://BUCKET/PREFIX",
+    "instance_type": "ml.g5.xlarge",
+    "instance_types": "ml.g5.xlarge",
+    "role_arn": "arn:aws:iam::123456789012:role/NAME",
+    "subnets": "subnet-0123456789abcdef0",
+    "security_groups": "sg-0123456789abcdef0",
+}
 _Topic = Annotated[
     str, pydantic.StringConstraints(max_length=2048, pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9{}-]+:\d{12}:[\w.-]+$")
 ]
@@ -231,6 +240,9 @@ def parsed(kind: type[_Parsed], said: Any, within: str = "") -> _Parsed:
     if first["type"] == "extra_forbidden":
         raise InputError(f"{where} is unknown{catalog.nearest(str(path[-1]), _fields(kind, path[:-1]))}")
     message = re.sub("[Tt]uple", "list", first["msg"].removeprefix("Value error, "))
+    field = next((part for part in reversed(path) if isinstance(part, str)), "")
+    if first["type"] == "string_pattern_mismatch" and field in _LIKE:
+        message = f"it is like {_LIKE[field]}"
     if not path or isinstance(first.get("input"), dict):
         raise InputError(f"{where or within.rstrip('.')}: {_lower(message)}".removeprefix(": "))
     raise InputError(f"{where}={first.get('input')!r}: {_lower(message)}")

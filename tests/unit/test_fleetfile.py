@@ -11,7 +11,7 @@ import pytest
 
 from jina_sm import catalog, errors
 from jina_sm.deploy import fleetfile
-from jina_sm.deploy.spec import Settings, Spec, duration
+from jina_sm.deploy.spec import Settings, Spec, duration, parsed
 
 KNOWN = catalog.load(environ={})
 V3 = 'models = [{model = "jina-embeddings-v3", regions = ["us-east-1"]'
@@ -113,3 +113,16 @@ def test_the_schema_knows_each_key_and_refuses_others() -> None:
     assert all(table["additionalProperties"] is False for table in tables)
     assert set(schema["$defs"]["Settings"]["properties"]) == set(Settings.model_fields)
     assert schema["$defs"]["Settings"]["properties"]["ttl"]["anyOf"][0]["type"] == "string"
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "like"),
+    [
+        ("async_inference", {"s3_output": "http://x"}, r"s3_output='http://x': it is like s3://BUCKET/PREFIX"),
+        ("instance_type", "g5", r"instance_type='g5': it is like ml\.g5\.xlarge"),
+        ("vpc", {"us-east-1": {"subnets": ["x"], "security_groups": ["y"]}}, r"subnets\.0='x': it is like subnet-"),
+    ],
+)
+def test_what_has_a_form_is_told_by_an_example(field: str, wrong: Any, like: str) -> None:
+    with pytest.raises(errors.InputError, match=like):
+        parsed(Spec, {"model": "jina-embeddings-v3", "regions": ("us-east-1",), field: wrong})
