@@ -176,7 +176,7 @@ class Quotas:
             MetricName=metric["MetricName"],
             Dimensions=[{"Name": name, "Value": value} for name, value in metric.get("MetricDimensions", {}).items()],
             StartTime=now - timedelta(seconds=_METRIC_S),
-            EndTime=now,
+            EndTime=now + timedelta(minutes=1),  # it excludes its end, where a minute's point is stamped with its start
             Period=300,
             Statistics=[statistic],
         )["Datapoints"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Self
 
 import boto3
 import orjson
@@ -507,6 +507,23 @@ def test_where_endpoints_may_not_be_listed_cloudwatch_tells_what_is_in_use(accou
     assert (room.use.instances, room.use.counted) == (4, False)
     check = checks()["quota", US]
     assert (check.verdict, check.seen) == ("warning", "4, in use 4, needed 1")
+
+
+def test_what_cloudwatch_tells_counts_from_the_first_moment_of_its_minute(
+    account: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Turn(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz).replace(second=0, microsecond=0)
+
+    account.deploy(name="theirs", instances=4)
+    local.change_scenario(account.port, denied=["sagemaker:ListEndpoints"])
+    for module in ("jina_sm.local.behind", "jina_sm.deploy.quotas"):
+        monkeypatch.setattr(f"{module}.datetime", Turn)
+    room = room_of(looking.rooms(regions=[US]))
+    assert not isinstance(room.use, errors.JinaSMError)
+    assert room.use.instances == 4
 
 
 def test_with_very_many_endpoints_cloudwatch_must_do(account: Served, monkeypatch: pytest.MonkeyPatch) -> None:

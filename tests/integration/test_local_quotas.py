@@ -94,7 +94,7 @@ def test_what_is_in_use_is_told_by_the_metric_that_the_quota_names(stack: Served
         MetricName=metric["MetricName"],
         Dimensions=[{"Name": name, "Value": value} for name, value in metric["MetricDimensions"].items()],
         StartTime=now - timedelta(minutes=15),
-        EndTime=now,
+        EndTime=now + timedelta(minutes=1),
         Period=300,
         Statistics=["Maximum"],
     )["Datapoints"]
