@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import orjson
 import uvicorn
+from fastapi import FastAPI
 
 from jina_sm import catalog
-from jina_sm.serve.app import Server, gated
+from jina_sm.serve.app import Server, app_of
 from jina_sm.serve.backend import Backend, Local
 from jina_sm.serve.batcher import Batcher, Limits
 from jina_sm.serve.engine import Engine
@@ -122,6 +123,7 @@ def served(
     limits: Limits = LIMITS,
     policy: str = "continuous",
     stuck_after_s: float = 300.0,
+    add: Callable[[FastAPI], object] = lambda app: None,
     **settings: Any,
 ) -> Iterator[Served]:
     obedient = model or Obedient()
@@ -141,11 +143,13 @@ def served(
     else:
         made = backend()
     server = Server(told, made)
+    app = app_of(server)
+    add(app)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(512)
         config = uvicorn.Config(
-            gated(server), log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=5
+            app, log_config=None, access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=5
         )
         running = uvicorn.Server(config)
         up = threading.Event()

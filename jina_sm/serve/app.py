@@ -1,8 +1,11 @@
 """
-The server as an ASGI app: the doors, the orchestrators' questions, and what holds them together.
+The server as a FastAPI app: the doors, the orchestrators' questions, and what holds them together.
 
     create_app(settings)                     loads what the settings name, while /live already answers
     create_app(settings, backend=backend)    around a backend that is there
+
+What is added to the app (``app.get("/mine")``, ``app.include_router(...)``) stands behind the same gate: keys, limits
+and time-outs are its too.
 """
 
 from __future__ import annotations
@@ -15,11 +18,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
-from starlette.applications import Starlette
+from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from jina_sm import catalog
 from jina_sm.errors import InputError
@@ -136,28 +136,15 @@ def limits(settings: Settings, *, gpu: bool) -> Limits:
     )
 
 
-def create_app(settings: Settings, backend: Backend | None = None) -> Gate:
-    """The whole server. Its ``server`` attribute is the state."""
-    server = Server(settings, backend)
-    return gated(server)
+def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
+    """The whole server. Raises InputError for keys that cannot be read."""
+    return app_of(Server(settings, backend))
 
 
-def gated(server: Server) -> Gate:
+def app_of(server: Server) -> FastAPI:
+    """The app of a server whose state the caller keeps."""
     settings = server.settings
-    return Gate(
-        _app(server),
-        keys=server.keys,
-        max_body_bytes=settings.max_body_bytes,
-        max_open_bytes=settings.max_open_bytes,
-        body_timeout_s=settings.body_timeout_s,
-        access_log=settings.access_log,
-        draining=lambda: server.draining,
-        on_request=server.metrics.request,
-        paths=PATHS,
-    )
 
-
-def _app(server: Server) -> Starlette:
     def door(name: str) -> Callable[[Request], Awaitable[Response]]:
         async def through(request: Request) -> Response:
             return await _through(server, name, request)
@@ -205,15 +192,28 @@ def _app(server: Server) -> Starlette:
     posted = {"/v1/embeddings": "embeddings", "/v1/rerank": "rerank", "/invocations": "invocations", "/embed": "embed"}
     asked = {"/live": live, "/ready": ready, "/ping": ready, "/health": health, "/metrics": metrics}
     asked |= {"/v1/models": models, "/openapi.json": described}
-    app = Starlette(
-        routes=[
-            *(Route(path, door(name), methods=["POST"]) for path, name in posted.items()),
-            *(Route(path, answer, methods=["GET"]) for path, answer in asked.items()),
-        ],
+    app = FastAPI(
         lifespan=_life(server),
         exception_handlers={HTTPException: unknown},
+        redirect_slashes=False,
+        openapi_url=None,  # ours says what the dialects take; /docs would load scripts from elsewhere
     )
-    app.router.redirect_slashes = False
+    # Plain routes: the doors read bodies themselves, by the model's dialect, and write vectors without JSON's encoder.
+    for path, name in posted.items():
+        app.add_route(path, door(name), methods=["POST"])
+    for path, answer in asked.items():
+        app.add_route(path, answer, methods=["GET"])
+    app.add_middleware(
+        Gate,
+        keys=server.keys,
+        max_body_bytes=settings.max_body_bytes,
+        max_open_bytes=settings.max_open_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        access_log=settings.access_log,
+        draining=lambda: server.draining,
+        on_request=server.metrics.request,
+        paths=PATHS,
+    )
     return app
 
 

@@ -33,7 +33,7 @@ def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: No
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import uvicorn
 
-    from jina_sm.serve.app import Server, gated
+    from jina_sm.serve.app import Server, app_of
 
     _log_to_stderr()
     server = Server(settings)
@@ -42,7 +42,7 @@ def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: No
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"{scheme}://{host}:{listening.getsockname()[1]}"
         config = uvicorn.Config(
-            gated(server),
+            app_of(server),
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -72,7 +72,7 @@ def serve(settings: Settings, on_ready: Callable[[str], object] = lambda url: No
 
 def check(settings: Settings) -> None:
     """Raises InputError unless all is there that the settings need, the models aside."""
-    needed = ("uvicorn", "starlette", "prometheus_client") + (("aiohttp",) if settings.upstream else ())
+    needed = ("uvicorn", "fastapi", "prometheus_client") + (("aiohttp",) if settings.upstream else ())
     if any(importlib.util.find_spec(name) is None for name in needed):
         raise MissingExtraError("jina-sm serve", "serve")
     if settings.tls_cert is not None:

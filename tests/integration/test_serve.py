@@ -9,11 +9,12 @@ import io
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import openai
 import pytest
+from fastapi import Body, FastAPI
 from serving import EMBEDS, RERANKS, Obedient, Served, served, vector
 
 from jina_sm import AsyncClient, Client, errors, local
@@ -62,6 +63,20 @@ def test_openais_own_client_gets_its_vectors_in_either_encoding(up):
             assert same(rows[1], "blue")
             assert told.usage.total_tokens == 6
         assert [model.id for model in client.models.list()] == [EMBEDS, RERANKS]
+
+
+def test_routes_of_a_teams_own_stand_behind_the_same_gate():
+    def add(app: FastAPI) -> None:
+        @app.post("/mine")
+        def mine(text: Annotated[str, Body(embed=True)]) -> dict[str, str]:
+            return {"upper": text.upper()}
+
+    with served(add=add, api_keys=KEY, max_body_bytes=1024) as up:
+        known = f"Bearer {KEY}"
+        assert up.ask("/mine", {"text": "red"}, Authorization=known)[::2] == (200, {"upper": "RED"})
+        assert up.ask("/mine", {"text": 1}, Authorization=known)[0] == 422
+        assert up.ask("/mine", {"text": "red"})[0] == 401
+        assert up.ask("/mine", {"text": "r" * 1024}, Authorization=known)[0] == 413
 
 
 def test_openais_client_reads_our_errors(up):

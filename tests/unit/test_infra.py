@@ -53,7 +53,7 @@ def routes() -> dict[str, int]:
     """What the app answers on each path to a GET, when it is ready."""
     model = Obedient()
     backend = Local(model, None, lambda work: Engine(Batcher(), work))
-    inner = app._app(app.Server(Settings(), backend))
+    served = app.create_app(Settings(), backend)
     told: dict[str, int] = {}
 
     async def ask(path: str) -> None:
@@ -71,8 +71,8 @@ def routes() -> dict[str, int]:
             "query_string": b"",
             "state": {"request_id": "x"},
         }
-        assert any(route.matches(scope)[0] is Match.FULL for route in inner.routes), path
-        await inner(scope, receive, send)
+        assert any(route.matches(scope)[0] is Match.FULL for route in served.routes), path
+        await served(scope, receive, send)
 
     for path in ("/live", "/ready", "/metrics", "/ping"):
         asyncio.run(ask(path))
