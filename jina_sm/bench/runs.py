@@ -54,6 +54,8 @@ class Facts:
     """Tokens as they were fitted, by those that the setting names."""
     counted_by: str = "endpoint"
     """Who counts tokens: the endpoint in its answers, a tokenizer, or an estimate where it says nothing."""
+    stand_in: bool = False
+    """The answers were a stand-in's, whose speed says nothing of the model's."""
     given_up: str | None = None
     first_errors: Mapping[str, str] = field(default_factory=dict)
 
@@ -187,6 +189,7 @@ class _Ready:
         self.watch = Watch(plan.rules)
         self.first_errors: dict[str, str] = {}
         self.counted_by = "endpoint"
+        self.stand_in = False
         self._plan = plan
         self._lengths = tokens.Lengths(plan.tokenizer)
         self._counts = self._counter()
@@ -244,6 +247,7 @@ class _Ready:
             time_scale=each.time_scale,
             lengths={str(length): fitted.counted for length, fitted in sorted(self._fits.items())},
             counted_by=self.counted_by,
+            stand_in=self.stand_in,
             given_up=self.watch.why,
             first_errors=dict(self.first_errors),
         )
@@ -432,6 +436,7 @@ class _Driver:
             status = getattr(error, "status", None)
             return replace(sample, done_s=done, error=type(error).__name__, status=status), error
         said = endpoint.told(response.headers)
+        self._ready.stand_in |= said.stand_in
         return (
             replace(
                 sample,

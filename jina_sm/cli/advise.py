@@ -133,6 +133,9 @@ def _fits_of_a_run(path: Path, target: str | None, way: str | None) -> dict[str,
             raise InputError(
                 f"{path} has several targets of {of}: {', '.join(names)}", cure="Name one by --measured-target."
             )
+    for each in run.targets:
+        if each.stand_in and any(each.name == names[0] for names in found.values()):
+            show.say(f"{each.name}: a stand-in answered, whose speed says nothing of the model's")
     return {of: adviser.fitted(adviser.measured(report.response_times(run, names[0]))) for of, names in found.items()}
 
 

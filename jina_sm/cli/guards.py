@@ -65,6 +65,9 @@ def resume(
     aws = session(profile)
     inventory = guards.found(target, regions=regions, session=aws)
     steps = guards.resuming(inventory, ttl_s=spec.seconds(ttl) if ttl else None, session=aws)
+    for check in guards.checked(inventory, steps, session=aws):
+        if check.verdict != "ok":
+            show.say(str(check))
     spent = cost.resumed(inventory, steps, session=aws)
     usd = cost.total(each.usd_per_hour for each in spent.values())
     _agreed(steps, "Resume this?", yes, f"In service: {usd or 'unknown'} USD an hour." if spent else "")

@@ -5,17 +5,19 @@ Taking endpoints away for now, and back: what bills is the endpoint; its config 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from jina_sm import catalog
 from jina_sm.clock import Clock
+from jina_sm.deploy import facts, preflight, ttl
 from jina_sm.deploy import plan as plans
-from jina_sm.deploy import ttl
 from jina_sm.deploy.aws import ControlPlane, schedule_role
-from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Endpoint, State, Step
+from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Call, Endpoint, State, Step
+from jina_sm.deploy.preflight import Check, Need
 from jina_sm.deploy.run import Inventory, Listener, Walk, raise_if, side_by_side, status
 from jina_sm.deploy.ttl import Ttl
 from jina_sm.errors import DeployError, InputError, JinaSMError
@@ -98,6 +100,52 @@ def resuming(inventory: Inventory, *, ttl_s: int | None = None, session: Any = N
     return {key: each for key, each in steps.items() if each}
 
 
+def checked(
+    inventory: Inventory, steps: Steps, *, session: Any = None, known: catalog.Catalog | None = None
+) -> tuple[Check, ...]:
+    """Whether the quotas have room for what these steps bring back, and whether its models are still subscribed to.
+
+    A quota that is surely too small is said before anything is made: raises QuotaError. Whether another account shares
+    its licence with this one, nobody can see, so a missing subscription is only told.
+    """
+    known, aws = known or catalog.load(), session or default_session()
+    making = {
+        (region, name): call
+        for (region, name), each in steps.items()
+        for call in each
+        if isinstance(call, Call) and call.operation == "create_endpoint"
+    }
+
+    def in_region(region: str, _: threading.Event) -> tuple[Check, ...]:
+        control, state = ControlPlane(aws, region), inventory.found[region].state
+        asked = [
+            need
+            for (where, name), call in making.items()
+            if where == region
+            for need in _needs(control.made_from(str(call.params["EndpointConfigName"])), state.of(name))
+        ]
+        wanted = preflight.together(asked)
+        rooms = facts.rooms(control, known, wanted)
+        return tuple(preflight.quota(region, need, rooms[need.instance_type]) for need in wanted)
+
+    done, failed = side_by_side(dict.fromkeys(region for region, _ in making), in_region)
+    raise_if(failed, {}, "nothing was resumed")
+    found = [check for some in done.values() for check in some]
+    if refusal := preflight.refusal(found):
+        raise refusal
+    tags = (inventory.found[region].state.known for region, _ in making)
+    configs = (str(call.params["EndpointConfigName"]) for call in making.values())
+    models = dict.fromkeys(there[config].tags.get(MODEL_TAG, "") for there, config in zip(tags, configs, strict=True))
+    for row in (known.models[key] for key in models if key in known.models):
+        bought = True if row.arns else facts.attempt(partial(facts.subscribed, aws, row))
+        check = preflight.subscription(row.key, bought, listing=row.listing, own=bool(row.arns))
+        if check.verdict == "fail":
+            seen = f"{check.seen}, and AWS refuses unless another account shares its licence with this one"
+            check = replace(check, verdict="warning", seen=seen, cure=f"`jina-sm subscribe {row.key}` subscribes.")
+        found.append(check)
+    return tuple(found)
+
+
 def take(
     steps: Steps,
     *,
@@ -141,9 +189,22 @@ def pause(target: str, *, regions: Sequence[str] | None = None, session: Any = N
 def resume(
     target: str, *, regions: Sequence[str] | None = None, ttl_s: int | None = None, session: Any = None, **more: Any
 ) -> dict[str, list[Endpoint]]:
-    """Brings back what was paused; the endpoints by region."""
+    """Brings back what was paused; the endpoints by region. Raises QuotaError before anything is made."""
     aws = session or default_session()
-    return take(resuming(found(target, regions=regions, session=aws), ttl_s=ttl_s, session=aws), session=aws, **more)
+    inventory = found(target, regions=regions, session=aws)
+    steps = resuming(inventory, ttl_s=ttl_s, session=aws)
+    checked(inventory, steps, session=aws)
+    return take(steps, session=aws, **more)
+
+
+def _needs(config: Mapping[str, Any], state: State) -> Iterator[Need]:
+    """What an endpoint of that config asks of the quotas. Every type that is tried is asked of."""
+    there = frozenset(each.name for each in state.endpoints)  # it has failed or is going, and is gone before
+    for variant in config["ProductionVariants"]:
+        pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
+        for place, pool in enumerate(pools):
+            count = int(variant.get("InitialInstanceCount", 1))
+            yield Need(instance_type=pool["InstanceType"], more=count, fallback=place > 0, frees=there)
 
 
 def _ttl(seconds: int, aws: Any, region: str) -> Ttl:

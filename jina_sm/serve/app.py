@@ -40,6 +40,7 @@ PATHS = frozenset(
     {"/v1/embeddings", "/v1/rerank", "/v1/models", "/embed", "/invocations", "/health", "/live", "/ready", "/ping"}
     | {"/metrics", "/openapi.json"}
 )
+STANDS_IN = {"x-jina-sm-stand-in": "true"}
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +66,10 @@ class Server:
     @property
     def alive(self) -> bool:
         return self.failure is None and (self.backend is None or self.backend.alive)
+
+    @property
+    def stand_in(self) -> bool:
+        return not self.settings.upstream and STAND_IN in (self.settings.model, self.settings.reranker)
 
     def drain(self) -> None:
         """/ready turns red, and connections are closed after their answer; requests are still taken."""
@@ -235,6 +240,7 @@ async def _through(server: Server, name: str, request: Request) -> Response:
             "Content-Type": told.content_type,
             "x-total-tokens": str(told.tokens),
             "Server-Timing": _timing(told, time.perf_counter() - began),
+            **(STANDS_IN if server.stand_in else {}),
         },
     )
 
@@ -293,10 +299,7 @@ def _health(server: Server) -> dict[str, Any]:
     if backend is not None:
         known = (backend.embedder, backend.scorer)
         told["models"] = [model.key for model in known if model is not None]
-        told["stand_in"] = not server.settings.upstream and STAND_IN in (
-            server.settings.model,
-            server.settings.reranker,
-        )
+        told["stand_in"] = server.stand_in
     return told
 
 

@@ -327,6 +327,8 @@ def _loaded(name: str, settings: Settings, open_: Callable[..., Any], device: st
         said = " ".join(str(error).split())[:300]
         if "trust_remote_code" in str(error):
             cure = "It comes with code of its own: read it, pin --revision, and pass --trust-remote-code."
+        elif settings.trust_remote_code and _transformers() >= (5, 0):
+            cure = "Code that comes with a model may be older than transformers 5: pip install 'transformers<5'."
         elif settings.offline or not Path(name).is_dir():
             cure = "Give a directory, or the name of a model that can be reached; --offline downloads nothing."
         else:
@@ -337,9 +339,14 @@ def _loaded(name: str, settings: Settings, open_: Callable[..., Any], device: st
 
 def _dtype_word() -> str:
     """Renamed in transformers 4.56."""
+    return "dtype" if _transformers() >= (4, 56) else "torch_dtype"
+
+
+def _transformers() -> tuple[int, ...]:
+    """Its version, to the second number."""
     from importlib.metadata import version
 
-    return "dtype" if tuple(map(int, version("transformers").split(".")[:2])) >= (4, 56) else "torch_dtype"
+    return tuple(map(int, version("transformers").split(".")[:2]))
 
 
 def _is_cross_encoder(name: str) -> bool:

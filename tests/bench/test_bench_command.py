@@ -68,6 +68,8 @@ def test_a_run_of_three_ways_brings_json_a_page_and_a_table(
     assert {each.tokens for each in run.samples} == {16, 64}
     # Nothing is faster than the profile says: 0.2042 s and a worker's time for the tokens.
     assert all(each.response_s > 0.2042 for each in run.cells if each.target == "e us-east-1")  # type: ignore[operator]
+    assert run.targets[0].stand_in
+    assert "a stand-in answered: its speed is not the model's" in said
     assert "published SageMaker" in said
     assert "published Self-hosted" in said
     assert "on this machine, nothing is billed" in talk

@@ -275,6 +275,7 @@ def test_a_servers_own_times_are_kept() -> None:
         ({"server-timing": "cache;desc=hit, queue ; dur=1"}, Told(queue_s=0.001)),
         ({"server-timing": "model;dur=7"}, Told(work_s=0.007)),
         ({"server-timing": "queue;dur=x, ;;,"}, Told()),
+        ({"x-jina-sm-stand-in": "true"}, Told(stand_in=True)),
         ({"x-queue-time": "3", "x-inference-time": "4", "x-total-time": "9"}, Told(queue_s=0.003, work_s=0.004, total_s=0.009)),
         ({"x-queue-time": "soon"}, Told()),
     ],

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +172,9 @@ def test_a_run_is_a_measurement_and_says_itself_of_what(run: Run, tmp_path: Path
     )
     file = tmp_path / "run.json"
 
-    def made(**kinds: str) -> None:
-        file.write_bytes(report.encoded(measured(dict.fromkeys(kinds, 0.1), settings=settings, kinds=kinds)))
+    def made(changes: Mapping[str, object] = {}, **kinds: str) -> None:
+        run = measured(dict.fromkeys(kinds, 0.1), settings=settings, kinds=kinds, changes=changes)
+        file.write_bytes(report.encoded(run))
 
     def sources(*words: str) -> dict[str, bool]:
         code, out, err = run("advise", "--usage", "search", "--measured", str(file), *words, "--json")
@@ -198,6 +199,9 @@ def test_a_run_is_a_measurement_and_says_itself_of_what(run: Run, tmp_path: Path
     assert "'three' is none of one, two" in refused("--measured-target", "three")
     made(theirs="jina-api")
     assert "only the API" in refused()
+    made({"stand_in": True}, ours="http")
+    code, _, err = run("advise", "--usage", "search", "--measured", str(file))
+    assert (code, err.strip()) == (0, "ours: a stand-in answered, whose speed says nothing of the model's")
     file.write_text('{"samples": []}')
     assert "is no run of `jina-sm bench run`" in refused()
 

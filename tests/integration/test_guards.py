@@ -11,7 +11,7 @@ import pytest
 
 from jina_sm import Client, Spec, catalog, errors, local
 from jina_sm.clock import Clock
-from jina_sm.deploy import fleetfile, guards, run
+from jina_sm.deploy import fleetfile, guards, run, subscriptions
 from jina_sm.deploy.plan import State
 from tests.conftest import Served, Told
 
@@ -294,3 +294,30 @@ def test_what_a_resumed_endpoint_costs_is_said_first(typed: Callable[..., Told])
     assert "In service: 7.816 USD an hour." in err  # twice 1.408 and 2.50
     assert there(REGION).paused
     assert typed("resume", V3, "-r", REGION, "--yes")[0] == 0
+
+
+def test_resuming_without_quota_is_refused_before_anything_is_made(account: Served, typed: Callable[..., Told]) -> None:
+    run.deploy(spec(instance_count=2))
+    guards.pause(V3, regions=[REGION])
+    local.change_scenario(account.port, quotas={"ml.g5.xlarge": 1})
+    with pytest.raises(errors.QuotaError, match="1, in use 0, needed 2") as refused:
+        guards.resume(V3, regions=[REGION])
+    assert "jina-sm quota request --instance-type ml.g5.xlarge --value 2" in str(refused.value)
+    assert typed("resume", V3, "-r", REGION, "--yes")[0] != 0
+    assert not there().endpoints
+    assert there().paused
+    local.change_scenario(account.port, denied=["servicequotas:*"])  # what cannot be known refuses nothing
+    code, _, err = typed("resume", V3, "-r", REGION)
+    assert code == 2
+    assert "not authorized" in err
+
+
+def test_what_is_resumed_after_the_subscription_has_ended_is_told_so(typed: Callable[..., Told]) -> None:
+    run.deploy(PLAIN)
+    guards.pause(V3, regions=[REGION])
+    subscriptions.unsubscribe(V3)
+    code, _, err = typed("resume", V3, "-r", REGION)
+    assert code == 2  # nobody is there to say yes
+    assert f"the account is not subscribed to {V3}, and AWS refuses unless another account shares" in " ".join(
+        err.split()
+    )

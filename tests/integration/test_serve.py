@@ -124,8 +124,8 @@ def test_a_container_of_sagemakers_is_what_it_is_too(up):
 
 
 def test_the_plain_door(up):
-    status, _, answer = up.ask("/embed", {"texts": ["red"], "dimensions": 32, "normalized": False})
-    assert status == 200
+    status, headers, answer = up.ask("/embed", {"texts": ["red"], "dimensions": 32, "normalized": False})
+    assert (status, headers["x-jina-sm-stand-in"]) == (200, "true")
     assert np.allclose(answer["embeddings"][0], vector("red", DEFAULT)[:32])
     assert (answer["dimensions"], answer["usage"]) == (32, {"total_tokens": 3})
     assert up.ask("/embed", {"texts": "red"})[2]["dimensions"] == 1024
