@@ -6,9 +6,11 @@ And the local stack for tests: one server a session, emptied before each test, a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import ipaddress
+import itertools
 import os
 import socket
 import sys
@@ -293,11 +295,17 @@ def typed(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[by
     return command
 
 
+_ports = itertools.count(20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
+
+
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Below those that are given to whoever asks for any, so that nobody takes it before the test does."""
+    for port in _ports:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 @pytest.fixture

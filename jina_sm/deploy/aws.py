@@ -15,7 +15,7 @@ import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -433,7 +433,9 @@ class ControlPlane:
             ]
             with self._translated("metrics"):
                 pages = self._of("cloudwatch").get_paginator("get_metric_data")
-                for page in pages.paginate(MetricDataQueries=queries, StartTime=since, EndTime=until):
+                # It excludes its end, where what happens in a minute is stamped with its start.
+                asked = {"StartTime": since, "EndTime": until + timedelta(minutes=1)}
+                for page in pages.paginate(MetricDataQueries=queries, **asked):
                     found |= {some[int(each["Id"][1:])][0] for each in page["MetricDataResults"] if any(each["Values"])}
         return found
 

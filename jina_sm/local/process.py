@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"  # an address, not a name: boto3 then keeps a bucket's name in the path
 START_LIMIT_S = 30.0
-STOP_LIMIT_S = 15.0
+STOP_LIMIT_S = 60.0
 _started: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -247,6 +247,7 @@ def _server(stack: Stack) -> Any:
             lifespan="on",
             ws="none",
             server_header=False,
+            timeout_keep_alive=3600,  # a client that pauses for as long as this takes would meet a closing connection
             timeout_graceful_shutdown=2,
         )
     )
@@ -294,16 +295,16 @@ def _directory() -> Path:
     return path
 
 
-def _health(port: int) -> dict[str, Any] | None:
+def _health(port: int, timeout_s: float = 2.0) -> dict[str, Any] | None:
     """What a stack on the port says of itself; None: there is none."""
-    said = _asked(port, "GET", "/_jina/health", timeout_s=2.0)
+    said = _asked(port, "GET", "/_jina/health", timeout_s=timeout_s)
     return said if said and "vectors" in said else None
 
 
 def _told(port: int | None, method: str, path: str, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What the stack on the port says. Raises InputError where none runs."""
     port = port or local_port()
-    said = _asked(port, method, path, asked) if running(port) else None
+    said = _asked(port, method, path, asked) if _health(port, STOP_LIMIT_S) else None
     if said is None:
         raise InputError(f"no local stack runs on port {port}", cure="`jina-sm local up` starts one.")
     return said

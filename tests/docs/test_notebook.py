@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # a cell alone may take a hundred seconds on a busy machine
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 

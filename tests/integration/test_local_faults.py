@@ -140,7 +140,7 @@ def test_a_model_error_of_status_0_is_a_time_out_and_only_an_endpoint_has_one(st
 def test_a_stall_outlasts_an_impatient_caller(stack: Served) -> None:
     stack.deploy()
     local.fault("stall", "InvokeEndpoint", port=stack.port, seconds=600, count=1)
-    impatient = botocore.config.Config(read_timeout=0.3, retries={"total_max_attempts": 1})
+    impatient = botocore.config.Config(read_timeout=1.5, retries={"total_max_attempts": 1})
     with pytest.raises(ReadTimeoutError):
         invoke(stack, config=impatient)
     assert len(invoke(stack)["data"]) == 3

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -42,6 +42,25 @@ def test_what_is_in_use_is_no_orphan(account: Served) -> None:
     run.deploy(PLAIN)
     assert found() == []
     aged(account, 25)
+    with Client(V3, regions=[REGION]) as client:
+        client.embed(["a"])
+    assert found() == []
+
+
+def test_what_is_asked_in_the_first_second_of_a_minute_is_in_use(
+    account: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = datetime.now(UTC).replace(second=0, microsecond=0)
+
+    class Turn(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(turn.timestamp(), tz)
+
+    run.deploy(PLAIN)
+    aged(account, 25)
+    monkeypatch.setattr("jina_sm.local.app.wall", turn.timestamp)
+    monkeypatch.setattr("jina_sm.deploy.orphans.datetime", Turn)
     with Client(V3, regions=[REGION]) as client:
         client.embed(["a"])
     assert found() == []

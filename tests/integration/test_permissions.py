@@ -24,6 +24,8 @@ from jina_sm.deploy.policies import CALLER, OPERATOR, POLICIES, ROLE_MAKER, ROWS
 from tests.conftest import Letters, Served
 from tests.recording import Asked, Recorder, allows, demands, several
 
+pytestmark = pytest.mark.timeout(600)  # the first of them runs every command there is
+
 V3, RERANKER, READER = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual", "ReaderLM-v2"
 NAME, THERE = "jina-sm-embeddings-v3", ("-r", "us-east-1")
 FILE = """

@@ -88,7 +88,7 @@ def test_relevance_is_between_0_and_1_in_the_order_of_the_cosines(seed: int) -> 
     rows = unit(seed)
     scores, cosines = relevance(rows), rows[1:] @ rows[0]
     assert ((scores > 0) & (scores < 1)).all()
-    assert list(np.argsort(scores, kind="stable")) == list(np.argsort(cosines, kind="stable"))
+    assert (np.diff(scores[np.argsort(cosines)]) >= 0).all()  # cosines that differ by less than a float may tie
 
 
 def test_bytes_have_a_unit_vector_of_their_own() -> None:
