@@ -28,7 +28,7 @@ ENV PATH=/opt/jina-sm/bin:$PATH \
 USER 10001
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/live', timeout=4)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as asked; told = os.environ.get; asked.urlopen(f\"http{'s' if told('JINA_SM_SERVE_TLS_CERT') else ''}://127.0.0.1:{told('JINA_SM_SERVE_PORT', '8080')}/live\", timeout=4, context=ssl._create_unverified_context())"]
 # SageMaker starts a container with the one word `serve`.
 ENTRYPOINT ["jina-sm"]
 CMD ["serve"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import orjson
 import pytest
 import yaml
-from serving import Obedient
+from serving import Obedient, served
 from starlette.routing import Match
 
 from jina_sm.serve import app, settings
@@ -157,6 +159,11 @@ class TestOverlay:
             found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
         ]
         assert all(each and each.items() <= labels for each in chosen)
+        # The label that the documentation names is enough, and no other is asked for.
+        pods, namespaces = found["NetworkPolicy"]["spec"]["ingress"][0]["from"]
+        label = {"key": "jina-sm/client", "operator": "In", "values": ["true"]}
+        assert pods == {"podSelector": {"matchExpressions": [label]}}
+        assert namespaces == {"namespaceSelector": {"matchLabels": {"jina-sm/client": "true"}}}
         target = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
         assert target["name"] == found["Deployment"]["metadata"]["name"]
 
@@ -182,8 +189,14 @@ class TestImage:
     def test_what_it_says_is_true(self, path: Path):
         text = path.read_text()
         assert f"EXPOSE {Settings().port}\n" in text
-        (asked,) = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", text)
-        assert (int(asked[0]), routes()[asked[1]]) == (Settings().port, 200)
+        (check,) = re.findall(r"^    CMD (\[.+\])$", text, re.MULTILINE)
+        _, *told = orjson.loads(check)
+        with served() as up:
+            variables = {**os.environ, "JINA_SM_SERVE_PORT": str(up.port)}
+            assert subprocess.run([sys.executable, *told], env=variables, check=False).returncode == 0
+            up.server.failure = ValueError("it is broken")
+            dead = subprocess.run([sys.executable, *told], env=variables, capture_output=True, check=False)
+            assert dead.returncode != 0
         assert re.search(r"^USER (?!0|root)\d+$", text, re.MULTILINE)
         variables = dict(re.findall(r"(JINA_SM_SERVE_\w+)=(\S+)", text))
         assert settings.load({}, variables).host == "0.0.0.0"
