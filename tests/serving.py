@@ -49,9 +49,13 @@ class Obedient:
         self.batches: list[list[str]] = []
         self.broken = False
         self.released = 0
+        self.prompts: dict[str, int] = {}
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) + 2 for text in texts]
+
+    def prompt_tokens(self, task: str | None) -> int:
+        return self.prompts.get(task or "", 0)
 
     def embed(self, texts: Sequence[str], task: str | None) -> Vectors:
         self._do(texts)
@@ -118,6 +122,7 @@ class Served:
 @contextlib.contextmanager
 def served(
     model: Obedient | None = None,
+    /,
     *,
     backend: Callable[[], Backend] | None = None,
     limits: Limits = LIMITS,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -76,19 +77,45 @@ class Server:
         self.draining = True
 
     async def load(self) -> None:
-        """Loads, in a thread. What goes wrong turns /live red and is ``failure``; ``on_loaded`` is told either way."""
+        """Loads, in a thread. What goes wrong turns /live red and is ``failure``; ``on_loaded`` is told either way.
+
+        Cancelled, it leaves the thread behind, which ends with the process: a download cannot be broken off.
+        """
+        loop = asyncio.get_running_loop()
+        made: asyncio.Future[Backend | Exception] = loop.create_future()
+
+        def told(found: Backend | Exception) -> None:
+            if not made.done():
+                made.set_result(found)
+
+        def run() -> None:
+            found: Backend | Exception
+            try:
+                found = make_backend(self.settings, self.metrics)
+            except Exception as error:
+                found = error
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(told, found)
+
+        threading.Thread(target=run, name="jina_sm loading", daemon=True).start()
+        found = await made
         try:
-            self._open(await asyncio.to_thread(make_backend, self.settings, self.metrics))
+            if isinstance(found, Exception):
+                raise found
+            self._open(found)
         except Exception as error:
             self.failure = error
         self.on_loaded()
 
     def _open(self, backend: Backend) -> None:
         settings = self.settings
-        given = (settings.model, settings.model.rstrip("/").rpartition("/")[2], settings.reranker or "")
-        names = [name for name in given if name and not settings.upstream]
+        first, second = _names(settings.model), _names(settings.reranker)
+        if settings.upstream:
+            first = second = ()
+        if backend.embedder is None:  # then --model is a reranker
+            first, second = (), first + second
         self.backend = backend
-        self.doors = Doors(backend, names=names, max_items=settings.max_items)
+        self.doors = Doors(backend, embeds=first, ranks=second, max_items=settings.max_items)
         if isinstance(backend, Local):
             batcher = backend.engine.batcher
             self.metrics.gauge("jina_sm_waiting_items", "Texts that wait.", lambda: batcher.waiting_items)
@@ -100,6 +127,11 @@ class Server:
             self.metrics.gauge("jina_sm_bisections", "Failed batches that were halved.", lambda: batcher.bisections)
             deaths = backend.engine
             self.metrics.gauge("jina_sm_model_deaths", "Times the model's thread died.", lambda: deaths.deaths)
+
+
+def _names(given: str | None) -> tuple[str, ...]:
+    """What a model may be called that was named so on the command line."""
+    return tuple(dict.fromkeys((given, given.rstrip("/").rpartition("/")[2]))) if given else ()
 
 
 def make_backend(settings: Settings, metrics: Metrics | None = None) -> Backend:
@@ -182,6 +214,7 @@ def app_of(server: Server) -> FastAPI:
             backend.scorer,
             max_items=server.settings.max_items,
             keys=bool(server.keys),
+            media=bool(server.settings.upstream),
         )
         return Response(orjson.dumps(made), media_type="application/json")
 
@@ -260,7 +293,8 @@ def _life(server: Server) -> Callable[[Any], Any]:
             yield
         finally:
             if loading is not None:
-                await loading  # a thread that loads cannot be ended
+                loading.cancel()
+                await asyncio.gather(loading, return_exceptions=True)
             await _drained(server)
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
@@ -326,7 +360,7 @@ def check(settings: Settings) -> list[str]:
             _has_a_door(each)
         keys = sorted({each.key for each in rows})
         return [f"upstream: {target}" for target in settings.targets] + [f"models: {', '.join(keys)}"]
-    from jina_sm.serve.encoders import named
+    from jina_sm.serve.encoders import check_kind, named
 
     said = []
     alone = settings.model == STAND_IN and settings.served_as is None
@@ -338,7 +372,9 @@ def check(settings: Settings) -> list[str]:
         if name == STAND_IN:
             default = standin.EMBEDS if option == "model" else standin.RERANKS
             row = known.model((settings.served_as if option == "model" else None) or default)
-        if row is not None and row.kind not in ("embedding", "reranker"):
+        if row is not None and name != STAND_IN:
+            check_kind(row)
+        elif row is not None and row.kind not in ("embedding", "reranker"):
             raise InputError(f"{row.key} is a {row.kind} model, and this server has embedding models and rerankers")
         said.append(f"{option}: {name}" + (f" as {row.key}" if row else " (not in the catalogue)"))
     bounds = limits(settings, gpu=accelerated(settings) if settings._loaded else False)

@@ -17,7 +17,7 @@ import numpy as np
 
 from jina_sm.catalog import Model
 from jina_sm.errors import InputError
-from jina_sm.serve.batcher import ClosedError, ExpiredError, FullError, ItemError
+from jina_sm.serve.batcher import ClosedError, ExpiredError, FullError, ItemError, TooLargeError
 from jina_sm.serve.encoders import CHARACTERS_A_TOKEN, Embedder, Encoder, Scorer, is_memory
 from jina_sm.serve.engine import Answered, DeadError, Engine, Work
 from jina_sm.values import EmbedRequest, Item, Media, RerankRequest, Rows, Vectors, normalized
@@ -134,7 +134,8 @@ class Local:
         _check_parameters(encoder.model, asked)
         asked = dataclasses.replace(asked, task=asked.task or encoder.model.default_task)  # so that they share batches
         texts = _texts(asked.items, name)
-        sizes = await _measured(encoder, texts)
+        before = encoder.prompt_tokens(asked.task)
+        sizes = [size + before for size in await _measured(encoder, texts)]
         if asked.late_chunking:
             return await self._late(encoder, asked, texts, sizes, caller, name)
         fitting = _fitting(encoder, sizes, name, cut=asked.truncate or self._truncate)
@@ -143,7 +144,7 @@ class Local:
         texts = [text[:most] if size > encoder.max_tokens else text for text, size in zip(texts, sizes, strict=True)]
         sizes = fitting
         found = await self._answered((_EMBED, asked.task), texts, sizes, caller, name)
-        return _timed(_shaped(np.stack(found.rows), asked), sum(sizes), found)
+        return _timed(_shaped(np.stack(found.rows), asked), sum(sizes) - before * len(sizes), found)
 
     async def rerank(self, asked: RerankRequest, *, caller: str) -> Rows:
         encoder = self._scorer
@@ -160,11 +161,13 @@ class Local:
     async def _late(
         self, encoder: Embedder, asked: EmbedRequest, texts: Sequence[str], sizes: Sequence[int], caller: str, name: str
     ) -> Rows:
-        if sum(sizes) > encoder.max_tokens:
-            raise _too_long(encoder, sum(sizes), name, "the chunks of one document are")
-        found = await self._answered((_LATE, asked.task), [tuple(texts)], [sum(sizes)], caller, name)
+        before = encoder.prompt_tokens(asked.task)  # once: they are read as one text
+        size = sum(sizes) - before * (len(sizes) - 1)
+        if size > encoder.max_tokens:
+            raise _too_long(encoder, size, name, "the chunks of one document are")
+        found = await self._answered((_LATE, asked.task), [tuple(texts)], [size], caller, name)
         (rows,) = found.rows
-        return _timed(_shaped(rows, asked), sum(sizes), found)
+        return _timed(_shaped(rows, asked), size - before, found)
 
     async def _answered(
         self, group: Hashable, payloads: Sequence[Any], sizes: Sequence[int], caller: str, param: str
@@ -174,6 +177,9 @@ class Local:
         except FullError as full:
             said = f"too many requests are waiting; try again in {full.retry_after_s:.0f} s"
             raise Refusal(429, said, code="overloaded", retry_after_s=full.retry_after_s) from None
+        except TooLargeError as large:
+            said = f"this takes about {large.seconds:.0f} s here, and a request has {self._timeout_s:g} s"
+            raise Refusal(413, f"{said}: send fewer texts at once", code="too_much", param=param) from None
         except ClosedError:
             raise Refusal(503, "the server is going down", code="shutting_down", retry_after_s=1) from None
         except ExpiredError:

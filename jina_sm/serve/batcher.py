@@ -38,8 +38,9 @@ RECOVERY = 20
 ALONE_ATTEMPTS = 3
 """How often an item for which memory runs out even alone is tried."""
 TRUSTED = 8
-"""Batches after which the measured rate is believed enough to refuse work by it."""
+"""Full batches after which the measured rate is believed enough to refuse work by it."""
 
+_FAR = 1e6
 HEADROOM = 0.75
 """The share of its time that a request's work and what waits before it may take, by the measured rate: rates vary."""
 
@@ -50,6 +51,14 @@ class FullError(Exception):
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"too much is waiting; there should be room in {retry_after_s:.0f} s")
         self.retry_after_s = retry_after_s
+
+
+class TooLargeError(Exception):
+    """The request alone takes longer than it has, by the measured rate: ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it would take about {seconds:.0f} s")
+        self.seconds = seconds
 
 
 class ClosedError(Exception):
@@ -108,6 +117,7 @@ class Ticket:
     rows: list[Any]
     tokens: int
     left: int
+    left_tokens: int
     began: float | None = None
     ended: float | None = None
     over: bool = False
@@ -188,6 +198,7 @@ class Batcher:
         self._line: deque[Ticket] = deque()
         self._callers: dict[str, _Caller] = {}
         self._tickets: set[Ticket] = set()
+        self._large: list[Ticket] = []  # in slices, with a deadline, and not yet in front of all else
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._ended: list[Ticket] = []
 
@@ -216,7 +227,10 @@ class Batcher:
         deadline: float | None = None,
         tag: Any = None,
     ) -> Ticket:
-        """Takes a request, to be answered. Only items of one ``group`` share a batch. Raises FullError, ClosedError."""
+        """Takes a request, to be answered. Only items of one ``group`` share a batch.
+
+        Raises FullError, TooLargeError, ClosedError.
+        """
         if self.closed:
             raise ClosedError("the server is going down")
         if not payloads or len(payloads) != len(tokens):
@@ -224,14 +238,16 @@ class Batcher:
         sizes = [max(1, int(size)) for size in tokens]
         total = sum(sizes)
         self._admit(len(sizes), total, now, deadline)
-        ticket = Ticket(tag, group, caller, now, deadline, [None] * len(sizes), total, len(sizes))
+        ticket = Ticket(tag, group, caller, now, deadline, [None] * len(sizes), total, len(sizes), total)
         self._tickets.add(ticket)
+        if deadline is not None and total > QUANTUM and self.policy == "continuous":
+            self._large.append(ticket)
         if deadline is not None:
             if len(self._deadlines) > 2 * len(self._tickets) + 64:  # or what is long over would be held until then
                 self._deadlines = [each for each in self._deadlines if not each[2].over]
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (deadline, next(self._numbers), ticket))
-        # A due time never changes, and no newcomer's lies in the past: so nobody starves, whoever else comes. A caller
+        # A due time is never put off, and no newcomer's lies in the past, so nobody starves, whoever comes. A caller
         # with many requests has each due after the one before, so that another's single one passes them; but never
         # later than all that this caller still has waiting takes.
         known = self._callers.setdefault(caller, _Caller())
@@ -280,6 +296,7 @@ class Batcher:
             if not ticket.over:
                 ticket.rows[item.index] = row
                 ticket.left -= 1
+                ticket.left_tokens -= item.tokens
                 item.payload = None
                 if not ticket.left:
                     ticket.ended = now
@@ -343,12 +360,15 @@ class Batcher:
         return told
 
     def _admit(self, items: int, tokens: int, now: float, deadline: float | None) -> None:
-        """Raises FullError. Where nothing waits, anything is taken: there will not be more room later."""
+        """Raises FullError, or TooLargeError. Where nothing waits, there will not be more room later."""
+        trusted = deadline is not None and self._measured >= TRUSTED
+        if deadline is not None and trusted and tokens > (deadline - now) * self._rate:
+            raise TooLargeError(tokens / self._rate)
         if not self.waiting_items:
             return
         held = self.waiting_tokens + tokens
         room = float(self.limits.waiting_tokens)
-        if deadline is not None and self._measured >= TRUSTED:
+        if deadline is not None and trusted:
             # What waits and what runs is to be answered before this, or this with it: else somebody is late.
             room = min(room, HEADROOM * (deadline - now) * self._rate - (self.running.tokens if self.running else 0))
         if held > room or self.waiting_items + items > self.limits.waiting_items:
@@ -365,6 +385,7 @@ class Batcher:
                     self._again.extendleft((items[middle:], items[:middle]))
                 elif items:
                     return items, now
+            self._hurry(now)
             return self._pooled(), math.inf
         while self._line and self._line[0].over:
             self._line.popleft()
@@ -388,6 +409,22 @@ class Batcher:
         taken = set(map(id, chosen))
         self._line = deque(ticket for ticket in self._line if id(ticket) not in taken and not ticket.over)
         return tuple(item for ticket in chosen for item in ticket.items), now
+
+    def _hurry(self, now: float) -> None:
+        """Puts in front what would be late if it went on at its pace: others have come since it was accepted."""
+        late = [ticket for ticket in self._large if not ticket.over and self._is_late(ticket, now)]
+        self._large = [ticket for ticket in self._large if not ticket.over and ticket not in late]
+        for ticket in late:
+            for item in ticket.items:
+                item.due = (ticket.deadline or 0.0) - _FAR  # the earliest deadline first, before all that is due by now
+        if late:
+            for heap in self._heaps.values():
+                heap[:] = [(item.due, number, item) for _, number, item in heap]
+                heapq.heapify(heap)
+
+    def _is_late(self, ticket: Ticket, now: float) -> bool:
+        left = (ticket.deadline or math.inf) - now
+        return self._measured >= TRUSTED and ticket.left_tokens > HEADROOM * left * self._rate
 
     def _pooled(self) -> tuple[_Item, ...]:
         """The item that is due first, and those of like length that fit beside it."""
@@ -453,11 +490,16 @@ class Batcher:
 
     def _measure(self, batch: Batch, now: float) -> None:
         took = now - batch.began
-        if took > 0:
-            tokens, seconds = self._worked
-            self._worked = (0.95 * tokens + batch.tokens, 0.95 * seconds + took)
-            self._rate = max(1.0, self._worked[0] / self._worked[1])
-            self._measured += 1
+        if took <= 0:
+            return
+        if 2 * batch.padded < self.budget:
+            # Much of a small batch's time is the call's own: it says only how fast the model is at least.
+            self._rate = max(self._rate, batch.tokens / took)
+            return
+        tokens, seconds = self._worked
+        self._worked = (0.95 * tokens + batch.tokens, 0.95 * seconds + took)
+        self._rate = max(1.0, self._worked[0] / self._worked[1])
+        self._measured += 1
 
     def _shrink(self, batch: Batch) -> None:
         self.out_of_memory += 1

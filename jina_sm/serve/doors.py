@@ -40,13 +40,15 @@ class Told:
 
 
 class Doors:
-    """The doors of one backend. ``names``: what a request may call the models, beside their keys."""
+    """The doors of one backend. ``embeds``, ``ranks``: what a request may call its models, beside their keys."""
 
-    def __init__(self, backend: Backend, *, names: Sequence[str] = (), max_items: int = 2048) -> None:
+    def __init__(
+        self, backend: Backend, *, embeds: Sequence[str] = (), ranks: Sequence[str] = (), max_items: int = 2048
+    ) -> None:
         self._backend = backend
         self._max_items = max_items
-        self._embedder = _Spoken.of(backend.embedder, names)
-        self._scorer = _Spoken.of(backend.scorer, names)
+        self._embedder = _Spoken.of(backend.embedder, embeds)
+        self._scorer = _Spoken.of(backend.scorer, ranks)
 
     async def embeddings(self, body: bytes, content_type: str, accept: str, caller: str) -> Told:
         spoken = _served(self._embedder, "embeds")
@@ -57,6 +59,7 @@ class Doors:
             said = f"encoding_format is float or base64, not {str(coding)[:40]!r}"
             raise Refusal(422, said, code="invalid_request", param="encoding_format")
         self._count(asked.get("input"), "input")
+        _not_taken(spoken.model, spoken.api, asked, "")
         request = _read(spoken.api, asked)
         return await self._embedded(spoken.api, request, accept, caller)
 
@@ -79,6 +82,8 @@ class Doors:
             return await self._ranked(spoken.container, _read(spoken.container, asked), caller)
         self._count(data, "data")
         dialect = spoken.container
+        if isinstance(parameters := asked.get("parameters"), dict):
+            _not_taken(spoken.model, dialect, parameters, "parameters.")
         request = unnormalized(spoken.model, dialect.takes, _read(dialect, asked))
         return await self._embedded(dialect, request, accept, caller)
 
@@ -213,6 +218,20 @@ def _unacceptable(error: Unacceptable) -> Refusal:
     for step in error.detail[0]["loc"][1:]:
         param += f"[{step}]" if isinstance(step, int) else f".{step}" if param else str(step)
     return Refusal(422, f"{param}: {error}" if param else str(error), code="invalid_request", param=param or None)
+
+
+_CHANGE_THE_VECTOR = ("task", "dimensions", "late_chunking", "return_multivector")
+
+
+def _not_taken(model: Model, dialect: Any, parameters: Mapping[str, Any], where: str) -> None:
+    """Refuses what would change the vector and is no parameter of this model's, instead of not heeding it."""
+    for name in _CHANGE_THE_VECTOR:
+        value = parameters.get(name)
+        if name in dialect.takes.values() or value is None or value is False:
+            continue
+        if name != "dimensions" or value != model.dimensions:  # its own are what it gives anyway
+            said = f"{where}{name}: {model.key} has no such parameter"
+            raise Refusal(422, said, code="invalid_parameter", param=f"{where}{name}")
 
 
 def _as(given: Any, kind: type, *path: str | int) -> Any:

@@ -48,6 +48,9 @@ class Encoder(Protocol):
 class Embedder(Encoder, Protocol):
     """Texts to vectors."""
 
+    def prompt_tokens(self, task: str | None) -> int:
+        """How many tokens the model reads before each text for that task. Called from any thread."""
+
     def embed(self, texts: Sequence[str], task: str | None) -> Vectors:
         """(n, d), as the model gives them."""
 
@@ -86,8 +89,8 @@ def load(settings: Settings, known: Catalog) -> tuple[Embedder | None, Scorer | 
         os.environ["HF_HUB_OFFLINE"] = "1"
     if settings.model != STAND_IN:
         row = named(settings.model, settings.served_as, known)
-        if row is not None and row.kind not in ("embedding", "reranker"):
-            raise InputError(f"{row.key} is a {row.kind} model, and this server has embedding models and rerankers")
+        if row is not None:
+            check_kind(row)
         if (row.kind == "reranker") if row else _is_cross_encoder(settings.model):
             scorer = CrossEncoderScorer.load(settings.model, row, settings)
         else:
@@ -96,8 +99,19 @@ def load(settings: Settings, known: Catalog) -> tuple[Embedder | None, Scorer | 
         assert settings.reranker is not None
         if scorer is not None:
             raise InputError("--model and --reranker are both rerankers", cure="Leave one out.")
-        scorer = CrossEncoderScorer.load(settings.reranker, named(settings.reranker, None, known), settings)
+        row = named(settings.reranker, None, known)
+        if row is not None:
+            check_kind(row)
+        scorer = CrossEncoderScorer.load(settings.reranker, row, settings)
     return embedder, scorer
+
+
+def check_kind(row: Model) -> None:
+    """Raises InputError for a model of the catalogue that this server cannot load from files."""
+    if row.kind not in ("embedding", "reranker"):
+        raise InputError(f"{row.key} is a {row.kind} model, and this server has embedding models and rerankers")
+    if row.kind == "reranker" and row.dialect not in _CROSS_ENCODERS:
+        raise InputError(f"{row.key} is no cross-encoder, and other rerankers are not loaded here")
 
 
 class SentenceTransformersEmbedder:
@@ -106,9 +120,12 @@ class SentenceTransformersEmbedder:
     def __init__(self, loaded: Any, row: Model | None, *, name: str, max_tokens: int | None = None) -> None:
         self._loaded = loaded
         self._prompts: Mapping[str, str] = dict(loaded.prompts or {})
+        self._prompt_tokens: dict[str | None, int] = {}
+        own = int(loaded.max_seq_length or (row.max_tokens if row else 512))
         if max_tokens is not None:
-            loaded.max_seq_length = max_tokens
-        self.max_tokens = int(loaded.max_seq_length or (row.max_tokens if row else 512))
+            _check_reads(name, max_tokens, row, own, loaded)
+            loaded.max_seq_length = own = max_tokens
+        self.max_tokens = own
         width = int(_dimension(loaded))
         self.model = row or _row_of(name, "embedding", "embeddings-v3", self.max_tokens, width, tuple(self._prompts))
         if width != self.model.dimensions:
@@ -128,6 +145,12 @@ class SentenceTransformersEmbedder:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         return self._lengths.of(texts)
+
+    def prompt_tokens(self, task: str | None) -> int:
+        if task not in self._prompt_tokens:
+            prompt = self._prompts.get(self._tasked(task).get("prompt_name", ""), "")
+            self._prompt_tokens[task] = self._lengths.bare(prompt) if prompt else 0
+        return self._prompt_tokens[task]
 
     def embed(self, texts: Sequence[str], task: str | None) -> Vectors:
         rows = self._loaded.encode(
@@ -178,8 +201,10 @@ class CrossEncoderScorer:
 
     def __init__(self, loaded: Any, row: Model | None, *, name: str, max_tokens: int | None = None) -> None:
         self._loaded = loaded
-        limit = max_tokens or getattr(loaded, "max_length", None) or (row.max_tokens if row else 512)
-        self.max_tokens = min(int(limit), row.max_tokens if row else int(limit))
+        own = int(getattr(loaded, "max_length", None) or (row.max_tokens if row else 512))
+        if max_tokens is not None:
+            _check_reads(name, max_tokens, row, own, loaded)
+        self.max_tokens = min(max_tokens or own, row.max_tokens if row else own)
         if hasattr(loaded, "max_length"):
             loaded.max_length = self.max_tokens
         self.model = dataclasses.replace(
@@ -231,6 +256,10 @@ class _Tokenizer:
                 lengths[place] = len(self._copy.encode(text).ids)  # nearly all of it blank, say
         return lengths
 
+    def bare(self, text: str) -> int:
+        """Tokens without the special ones."""
+        return len(self._copy.encode(text, add_special_tokens=False).ids)
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = self._copy.encode(text).offsets
         return found
@@ -254,6 +283,8 @@ def _code(task: str) -> dict[str, Any]:
     return {"prompt_name": task.replace(".passage", ".document").replace(".", "_")}
 
 
+_CROSS_ENCODERS = frozenset({"reranker-v2"})
+"""The dialect of Jina's rerankers that are one; v3 reads its documents in one sequence, m0 has a head of its own."""
 _TASKED: Mapping[str, Callable[[str], dict[str, Any]]] = {
     "embeddings-v3": _whole,
     "embeddings-v4": _halves,
@@ -326,7 +357,7 @@ def _loaded(name: str, settings: Settings, open_: Callable[..., Any], device: st
     except Exception as error:
         said = " ".join(str(error).split())[:300]
         if "trust_remote_code" in str(error):
-            cure = "It comes with code of its own: read it, pin --revision, and pass --trust-remote-code."
+            cure = _CODE
         elif settings.trust_remote_code and _transformers() >= (5, 0):
             cure = "Code that comes with a model may be older than transformers 5: pip install 'transformers<5'."
         elif settings.offline or not Path(name).is_dir():
@@ -334,7 +365,40 @@ def _loaded(name: str, settings: Settings, open_: Callable[..., Any], device: st
         else:
             cure = "Give a directory that SentenceTransformers saved."
         raise JinaSMError(f"the model {name!r} cannot be loaded: {type(error).__name__}: {said}", cure=cure) from error
-    return loaded.eval()
+    if not settings.trust_remote_code and _brings_code(loaded):
+        raise JinaSMError(f"the model {name!r} cannot be loaded without its own code", cure=_CODE)
+    loaded.eval()
+    # It is where it is to be, and stays as it is: `encode` would walk through all its parts each time to make sure.
+    loaded.to = loaded.eval = lambda *_, **__: loaded
+    return loaded
+
+
+_CODE = "It comes with code of its own: read it, pin it (docs/serve.md says how), and pass --trust-remote-code."
+
+
+def _brings_code(loaded: Any) -> bool:
+    """Whether the model has another class than was loaded for it, of which the weights would be random."""
+    return bool(getattr(_config(loaded), "auto_map", None))
+
+
+def _config(loaded: Any) -> Any:
+    """The description that came with the model inside; None: it has none."""
+    inner = loaded[0] if hasattr(loaded, "__getitem__") else loaded
+    model = getattr(inner, "auto_model", None) or getattr(loaded, "model", None)
+    return getattr(model, "config", None)
+
+
+def _check_reads(name: str, asked: int, row: Model | None, own: int, loaded: Any) -> None:
+    """Raises InputError for more than the model can read: what is beyond its table of places would be read there."""
+    config = _config(loaded)
+    places = getattr(config, "max_position_embeddings", None)
+    if row is not None:
+        own = row.max_tokens
+    elif isinstance(places, int):
+        offset = 2 if re.search("roberta|mpnet", str(getattr(config, "model_type", ""))) else 0  # they count from there
+        own = max(own, places - offset)
+    if asked > own:
+        raise InputError(f"--max-text-tokens: {name} reads {own} tokens at most, not {asked}")
 
 
 def _dtype_word() -> str:

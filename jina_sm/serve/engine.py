@@ -105,7 +105,7 @@ class Engine:
     ) -> Answered:
         """A row a payload. Cancelled, it costs no more work.
 
-        Raises FullError, ClosedError, ExpiredError, ItemError.
+        Raises FullError, TooLargeError, ClosedError, ExpiredError, ItemError.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()

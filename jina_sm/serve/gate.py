@@ -30,6 +30,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = frozenset({"/health", "/live", "/ready", "/ping", "/metrics", "/openapi.json"})
 """What orchestrators ask, who have no key."""
+PART = 64 * 1024
+"""Bytes of an answer that are handed over at a time: what nobody reads is then not all in the socket's memory."""
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _access = logging.getLogger("jina_sm.serve.access")
 _log = logging.getLogger(__name__)
@@ -80,6 +82,9 @@ class Gate:
         self.open_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there are none here, and one added to the app would pass unasked
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -101,6 +106,7 @@ class _Passage:
         self._read = 0
         self._held = 0
         self._wrote = 0
+        self._whole = False
         self._status = 0
         self._caller = "-"
 
@@ -131,7 +137,9 @@ class _Passage:
         gate = self._gate
         client = self._scope.get("client")
         caller = gate._keys.caller(self._headers.get(b"authorization", b""), client[0] if client else "")
-        if caller is None and path not in OPEN_PATHS:
+        # Only to be looked at: whoever may post there without a key could fill the memory with bodies.
+        is_open = path in OPEN_PATHS and self._scope["method"] in ("GET", "HEAD")
+        if caller is None and not is_open:
             raise Refusal(401, "an API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
         self._caller = caller or "-"
         self._scope.setdefault("state", {})
@@ -146,8 +154,8 @@ class _Passage:
         hung_up = asyncio.ensure_future(self._hung_up())
         try:
             await asyncio.wait((work, hung_up), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
+            if work.done() or self._whole:  # what goes on after its answer is whole was meant to
+                await work
         finally:
             for task in (work, hung_up):
                 if not task.done():
@@ -158,10 +166,8 @@ class _Passage:
         """All of it, within the limits. Raises Refusal."""
         most = self._gate._max_body_bytes
         said = self._headers.get(b"content-length", b"")
-        if said.isdigit() and int(said[:20]) > most:
+        if said.isdigit() and (len(said) > 18 or int(said) > most):
             raise _too_large(most)
-        if said.isdigit():
-            self._hold(int(said))
         parts: list[bytes] = []
         try:
             async with asyncio.timeout(self._gate._body_timeout_s):
@@ -174,8 +180,7 @@ class _Passage:
                     self._read += len(part)
                     if self._read > most:
                         raise _too_large(most)
-                    if self._read > self._held:
-                        self._hold(self._read - self._held)
+                    self._hold(len(part))
                     parts.append(part)
                     more = message.get("more_body", False)
         except TimeoutError:
@@ -201,10 +206,16 @@ class _Passage:
             if self._gate._draining() or self._status == 408:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
-        else:
-            self._wrote += len(message.get("body", b""))
-        async with asyncio.timeout(self._gate._body_timeout_s):  # whoever asks and never reads is not waited for
             await self._send(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        for start in range(0, max(1, len(body)), PART):
+            part = body[start : start + PART]
+            last = start + PART >= len(body)
+            self._whole = last and not more
+            self._wrote += len(part)
+            async with asyncio.timeout(self._gate._body_timeout_s):  # whoever asks and never reads is not waited for
+                await self._send({**message, "body": part, "more_body": more or not last})
 
     def _note(self, path: str, seconds: float) -> None:
         said = {

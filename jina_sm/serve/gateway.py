@@ -127,11 +127,9 @@ class Gateway:
 
     def _check(self, items: Sequence[Item], param: str) -> None:
         for place, item in enumerate(items):
-            if isinstance(item, Media) and isinstance(item.source, str):
-                host = (urllib.parse.urlsplit(item.source).hostname or "").lower()
-                if host not in self._url_hosts:
-                    said = f"{param}[{place}]: URLs of that host are not passed on; send the media as base64"
-                    raise Refusal(422, said, code="url_not_allowed", param=f"{param}[{place}]")
+            if isinstance(item, Media) and isinstance(item.source, str) and _place(item.source) not in self._url_hosts:
+                said = f"{param}[{place}]: URLs of that host are not passed on; send the media as base64"
+                raise Refusal(422, said, code="url_not_allowed", param=f"{param}[{place}]")
 
     async def _asked(self, call: Any, name: str) -> Any:
         self._under_way += 1
@@ -141,6 +139,18 @@ class Gateway:
             raise _refused(error, name) from error
         finally:
             self._under_way -= 1
+
+
+def _place(url: str) -> str:
+    """HOST, or HOST:PORT where it is not the scheme's own; "": who fetches it may not see the same host in it."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    if "\\" in url or "@" in parts.netloc:
+        return ""
+    return host if port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f"{host}:{port}"
 
 
 def _refused(error: JinaSMError, name: str) -> Refusal:

@@ -48,8 +48,10 @@ _STATUSES = {
 }
 
 
-def document(embedder: Model | None, scorer: Model | None, *, max_items: int, keys: bool) -> dict[str, Any]:
-    """The whole of it."""
+def document(
+    embedder: Model | None, scorer: Model | None, *, max_items: int, keys: bool, media: bool = False
+) -> dict[str, Any]:
+    """The whole of it. ``media``: the models take what else they take, as behind a gateway."""
     paths: dict[str, Any] = {
         "/health": _get("Whether it serves, and what.", {"type": "object"}, unready=True),
         "/live": _get("Whether the process is to go on.", {"type": "object"}, unready=True),
@@ -61,13 +63,13 @@ def document(embedder: Model | None, scorer: Model | None, *, max_items: int, ke
     invocations: list[dict[str, Any]] = []
     if embedder is not None:
         paths["/v1/embeddings"] = _post(
-            "Vectors, as OpenAI and Jina have it.", _embeddings(embedder, max_items), npy=True
+            "Vectors, as OpenAI and Jina have it.", _embeddings(embedder, max_items, media=media), npy=True
         )
         paths["/embed"] = _post("Vectors, plainly.", _embed(embedder, max_items), npy=True)
-        invocations.append(_container(embedder, max_items))
+        invocations.append(_container(embedder, max_items, media=media))
     if scorer is not None:
-        paths["/v1/rerank"] = _post("Documents by relevance, as Jina has it.", _rerank(scorer, max_items))
-        invocations.append(_ranking(scorer, max_items))
+        paths["/v1/rerank"] = _post("Documents by relevance, as Jina has it.", _rerank(scorer, max_items, media=media))
+        invocations.append(_ranking(scorer, max_items, media=media))
     body = invocations[0] if len(invocations) == 1 else {"oneOf": invocations}
     paths["/invocations"] = _post("As the SageMaker container of the model has it.", body, npy=embedder is not None)
     made: dict[str, Any] = {
@@ -86,7 +88,8 @@ def document(embedder: Model | None, scorer: Model | None, *, max_items: int, ke
 
 
 def _models(model: Model) -> dict[str, Any]:
-    return {"type": ["string", "null"], "enum": [model.key, None], "description": "May be left out."}
+    names = [model.key, f"jinaai/{model.key}"]
+    return {"type": ["string", "null"], "enum": [*names, None], "description": "May be left out."}
 
 
 def _task(model: Model) -> dict[str, Any]:
@@ -98,6 +101,12 @@ def _dimensions(model: Model) -> dict[str, Any]:
     return {"enum": [*model.matryoshka, None], "description": f"Default: {model.dimensions}."}
 
 
+def _no(model: Model, name: str) -> dict[str, Any]:
+    """A parameter that the model does not have; its own dimensions may be said all the same."""
+    own = [model.dimensions] if name == "dimensions" else []
+    return {"enum": [*own, False, None], "description": "This model has no such parameter."}
+
+
 _YES_OR_NO = {"type": ["boolean", "null"]}
 
 
@@ -105,8 +114,20 @@ def _several(item: dict[str, Any], max_items: int) -> dict[str, Any]:
     return {"type": "array", "items": item, "minItems": 1, "maxItems": max_items}
 
 
-def _embeddings(model: Model, max_items: int) -> dict[str, Any]:
-    item = {"anyOf": [_TEXT, {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}]}
+def _objects(dialect: Any, *, media: bool) -> list[dict[str, Any]]:
+    """The shapes of an item that is an object: of a text, and of each of the media."""
+    shapes = [{"type": "object", "required": ["text"], "properties": {"text": _TEXT}}]
+    for name in dialect.media if media else ():
+        source = {"type": "string", "minLength": 1, "description": "Base64, or a URL of a host that is allowed."}
+        shapes.append({"type": "object", "required": [name], "properties": {name: source}})
+    return shapes
+
+
+def _embeddings(model: Model, max_items: int, *, media: bool) -> dict[str, Any]:
+    from jina_sm import wire
+
+    dialect = wire.dialect(model, wire="api")
+    item = {"anyOf": [_TEXT, *_objects(dialect, media=media)]}
     properties = {
         "model": _models(model),
         "input": {"anyOf": [*item["anyOf"], _several(item, max_items)]},
@@ -122,15 +143,10 @@ def _embeddings(model: Model, max_items: int) -> dict[str, Any]:
             **_YES_OR_NO,
             "description": "The input is the chunks of one document, which together fit the model.",
         }
-    for name in [name for name in ("task", "dimensions") if not _known(model, name)]:
-        del properties[name]
+    for name in ("task", "dimensions", "late_chunking", "return_multivector"):
+        if name not in dialect.takes.values():
+            properties[name] = _no(model, name)
     return {"type": "object", "required": ["input"], "properties": properties}
-
-
-def _known(model: Model, name: str) -> bool:
-    from jina_sm import wire
-
-    return name in wire.dialect(model, wire="api").takes
 
 
 def _embed(model: Model, max_items: int) -> dict[str, Any]:
@@ -150,18 +166,21 @@ def _embed(model: Model, max_items: int) -> dict[str, Any]:
     }
 
 
-def _container(model: Model, max_items: int) -> dict[str, Any]:
+def _container(model: Model, max_items: int, *, media: bool) -> dict[str, Any]:
     from jina_sm import wire
 
     dialect = wire.dialect(model)
-    item: dict[str, Any] = {"type": "object", "required": ["text"], "properties": {"text": _TEXT, "query": False}}
-    if dialect.generation == "B":
-        item = {"anyOf": [_TEXT, item]}
+    objects = _objects(dialect, media=media)
+    for each in objects:
+        each["properties"]["query"] = False  # or it would be a reranker's
+    item = {"anyOf": [_TEXT, *objects] if dialect.generation == "B" else objects}
     parameters: dict[str, Any] = {}
     shapes = {"task": _task(model), "dimensions": _dimensions(model), "base64": {"enum": ["float", "base64", None]}}
     for name, said in dialect.takes.items():
         parameters[said] = shapes.get(name, _YES_OR_NO)
     parameters.pop("return_multivector", None)
+    for name in ("task", "dimensions", "late_chunking", "return_multivector"):
+        parameters.setdefault(name, _no(model, name))
     return {
         "type": "object",
         "required": ["data"],
@@ -172,8 +191,10 @@ def _container(model: Model, max_items: int) -> dict[str, Any]:
     }
 
 
-def _ranking(model: Model, max_items: int) -> dict[str, Any]:
-    document = {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}
+def _ranking(model: Model, max_items: int, *, media: bool) -> dict[str, Any]:
+    from jina_sm import wire
+
+    document = {"anyOf": _objects(wire.dialect(model), media=media)}
     data = {
         "type": "object",
         "required": ["query", "documents"],
@@ -182,8 +203,10 @@ def _ranking(model: Model, max_items: int) -> dict[str, Any]:
     return {"type": "object", "required": ["data"], "properties": {"data": data}}
 
 
-def _rerank(model: Model, max_items: int) -> dict[str, Any]:
-    document = {"anyOf": [_TEXT, {"type": "object", "required": ["text"], "properties": {"text": _TEXT}}]}
+def _rerank(model: Model, max_items: int, *, media: bool) -> dict[str, Any]:
+    from jina_sm import wire
+
+    document = {"anyOf": [_TEXT, *_objects(wire.dialect(model, wire="api"), media=media)]}
     return {
         "type": "object",
         "required": ["query", "documents"],

@@ -21,6 +21,8 @@ from jina_sm.transport.target import Target, parse
 
 PREFIX = "JINA_SM_SERVE_"
 STAND_IN = "stand-in"
+SAGEMAKERS = Path("/opt/ml/model")
+"""Where SageMaker unpacks a model's files for its container."""
 SECRET = "api_keys"
 """Has no flag: whoever lists the machine's processes sees their arguments."""
 
@@ -78,7 +80,10 @@ class Settings(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None, description="Of the weights: float32, float16 or bfloat16. Default: float16 on a GPU, else float32."
     )
-    revision: str | None = Field(None, description="The model's commit or tag, so that it never changes unasked.")
+    revision: str | None = Field(
+        None,
+        description="The model's commit or tag. Code of its own that is in another repository is not pinned by it.",
+    )
     trust_remote_code: bool = Field(
         False, description="Run the Python code that comes with the model (jina-embeddings-v3 needs it)."
     )
@@ -129,7 +134,9 @@ class Settings(BaseModel):
     )
     api_key_file: str | None = Field(None, description="A file with a key a line, as a Kubernetes secret is mounted.")
     url_hosts: Words = Field(
-        (), description="With --upstream: hosts whose http(s) URLs may be passed on as media. Nothing is fetched here."
+        (),
+        description="With --upstream: hosts (HOST, or HOST:PORT) whose http(s) URLs may be passed on as media. Nothing "
+        "is fetched here.",
     )
     access_log: bool = Field(True, description="A line of JSON a request on stderr. It never holds a text or a key.")
 
@@ -228,11 +235,17 @@ def load(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os
         if said.startswith(PREFIX) and said not in names:
             raise InputError(f"{said} is no setting", cure="`jina-sm serve --help` shows them all.")
     told: dict[str, Any] = {names[said]: value for said, value in environ.items() if said in names and value != ""}
+    if (keys := environ.get(variable(SECRET))) is not None and not several(keys):
+        raise InputError(
+            f"{variable(SECRET)} is set and holds no key, and would let everybody in", cure="Unset it to have no keys."
+        )
     sources = {name: variable(name) for name in told}
     for name, value in (given or {}).items():
         if value is not None and value != ():
             told[name] = value
             sources[name] = flag(name)
+    if not told.keys() & {"model", "upstream"} and SAGEMAKERS.is_dir() and any(SAGEMAKERS.iterdir()):
+        told["model"] = str(SAGEMAKERS)
     try:
         return Settings(**told)
     except pydantic.ValidationError as error:

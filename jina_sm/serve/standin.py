@@ -32,6 +32,9 @@ class StandInEmbedder:
         lengths: list[int] = estimates(texts).tolist()
         return lengths
 
+    def prompt_tokens(self, task: str | None) -> int:
+        return 0
+
     def embed(self, texts: Sequence[str], task: str | None) -> Vectors:
         return fitted(self._encoder.embed(texts), self.model, None)
 

@@ -7,6 +7,7 @@ import base64
 import concurrent.futures
 import io
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -14,13 +15,15 @@ from typing import Annotated, Any
 import numpy as np
 import openai
 import pytest
-from fastapi import Body, FastAPI
+from fastapi import BackgroundTasks, Body, FastAPI, Response
 from serving import EMBEDS, RERANKS, Obedient, Served, served, vector
 
 from jina_sm import AsyncClient, Client, errors, local
 from jina_sm.bench.endpoint import told
-from jina_sm.serve.batcher import Limits
+from jina_sm.serve.app import create_app
+from jina_sm.serve.batcher import Limits, TooLargeError
 from jina_sm.serve.gateway import Gateway
+from jina_sm.serve.settings import Settings
 from jina_sm.transport.target import parse
 from jina_sm.values import normalized
 
@@ -130,6 +133,50 @@ def test_the_plain_door(up):
     assert (answer["dimensions"], answer["usage"]) == (32, {"total_tokens": 3})
     assert up.ask("/embed", {"texts": "red"})[2]["dimensions"] == 1024
     assert up.get("/health")[2]["models"] == [EMBEDS, RERANKS]
+
+
+def test_each_model_has_its_own_names(tmp_path):
+    for name in ("vectors", "scores"):
+        (tmp_path / name).mkdir()
+    with served(model=str(tmp_path / "vectors"), reranker=str(tmp_path / "scores")) as up:
+        asked = {"query": "pet", "documents": ["pet"]}
+        assert up.ask("/v1/embeddings", {"input": "red", "model": "vectors"})[0] == 200
+        assert up.ask("/v1/embeddings", {"input": "red", "model": "scores"})[0] == 404
+        assert up.ask("/v1/rerank", {**asked, "model": "scores"})[0] == 200
+        assert up.ask("/v1/rerank", {**asked, "model": "vectors"})[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"dimensions": 256}, "dimensions"), ({"task": "retrieval.query"}, "task"), ({"late_chunking": True}, "late")],
+)
+def test_what_would_change_the_vector_and_is_not_known_is_refused(given, named):
+    with served(Obedient(model="jina-embeddings-v2-base-en")) as up:
+        for path, asked in (
+            ("/v1/embeddings", {"input": "red", **given}),
+            ("/invocations", {"data": [{"text": "red"}], "parameters": given}),
+        ):
+            status, _, answer = up.ask(path, asked)
+            assert (status, answer["error"]["code"]) == (422, "invalid_parameter"), path
+            assert named in answer["error"]["param"]
+        assert up.ask("/v1/embeddings", {"input": "red", "dimensions": 768, "late_chunking": False})[0] == 200
+
+
+def test_a_tasks_prompt_counts_to_what_the_model_reads():
+    model = Obedient(max_tokens=20)
+    model.prompts = {"retrieval.query": 8}
+    with served(model) as up:
+        asked = {"input": " ".join(["word"] * 15)}
+        told = up.ask("/v1/embeddings", asked)
+        assert (told[0], told[2]["usage"]["total_tokens"]) == (200, 17)
+        status, _, answer = up.ask("/v1/embeddings", {**asked, "task": "retrieval.query"})
+        assert status == 400
+        assert "it is 25 tokens" in answer["error"]["message"]
+        short = up.ask("/v1/embeddings", {"input": "a word", "task": "retrieval.query"})
+        assert (short[0], short[2]["usage"]["total_tokens"]) == (200, 4)
+        chunks = {"input": ["one two", "three four"], "late_chunking": True, "task": "retrieval.query"}
+        assert up.ask("/v1/embeddings", chunks)[0] == 200  # the prompt is read once
+        assert up.ask("/v1/embeddings", {**chunks, "input": [*chunks["input"], "five six seven"]})[0] == 400
 
 
 def test_rerank_returns_documents_unless_told_not_to(up):
@@ -249,6 +296,80 @@ def test_keys_are_asked_for_and_any_of_them_will_do(tmp_path):
             client.embed(["a"])
 
 
+def test_what_needs_no_key_takes_no_body_either():
+    with served(api_keys=KEY, max_body_bytes=1024, max_open_bytes=1024) as up:
+        assert up.ask("/health", {"input": "a"})[0] == 401
+        with socket.create_connection(("127.0.0.1", up.port)) as raw:
+            raw.sendall(b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n")
+            assert raw.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_an_announced_body_takes_no_room_before_it_is_there():
+    with (
+        served(max_body_bytes=1024, max_open_bytes=1024) as up,
+        socket.create_connection(("127.0.0.1", up.port)) as raw,
+    ):
+        raw.sendall(b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Length: 1024\r\n\r\n")
+        assert up.ask("/embed", {"texts": ["red"]})[0] == 200
+        status, _, answer = up.ask("/embed", b"", Content_Length="9" * 30)
+        assert status in (400, 413), answer
+
+
+def test_what_goes_on_after_its_answer_is_not_broken_off():
+    may_end, ended = threading.Event(), threading.Event()
+
+    def add(app: FastAPI) -> None:
+        @app.post("/later")
+        async def later(tasks: BackgroundTasks) -> None:
+            async def work() -> None:
+                assert await asyncio.to_thread(may_end.wait, 60)
+                ended.set()
+
+            tasks.add_task(work)
+
+    with served(add=add) as up:
+        assert up.ask("/later")[0] == 200
+        may_end.set()
+        assert ended.wait(60)
+
+
+def scope(**more: Any) -> dict[str, Any]:
+    return {"type": "http", "method": "GET", "path": "/live", "headers": [], "query_string": b"", **more}
+
+
+def test_websockets_are_refused():
+    told: list[Any] = []
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    asyncio.run(create_app(Settings())(scope(type="websocket", path="/mine"), receive, send))
+    assert [each["type"] for each in told] == ["websocket.close"]
+
+
+def test_a_large_answer_is_handed_over_in_parts():
+    parts: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        parts.append(message.get("body", b""))
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    app = create_app(Settings())
+
+    @app.get("/large")
+    def large() -> Response:
+        return Response(b"x" * 1_000_000)
+
+    asyncio.run(app(scope(path="/large"), receive, send))
+    assert max(map(len, parts)) <= 64 * 1024
+    assert sum(map(len, parts)) == 1_000_000
+
+
 def test_no_text_and_no_key_is_in_the_log(caplog):
     caplog.set_level("DEBUG")
     with served(api_keys=KEY) as up:
@@ -353,6 +474,18 @@ def test_whoever_hangs_up_costs_no_more_work():
         up.model.may_go.set()
         assert running.result()[0] == 200
         assert not any("gone" in text for batch in up.model.batches for text in batch)
+
+
+def test_what_alone_takes_longer_than_it_has_is_told_to_come_in_parts():
+    with served() as up:
+
+        async def submit(*_: Any, **__: Any) -> Any:
+            raise TooLargeError(200.0)
+
+        up.server.backend.engine.submit = submit
+        status, _, answer = embed(up, ["a", "b"])
+        assert (status, answer["error"]["code"], answer["error"]["param"]) == (413, "too_much", "input")
+        assert "about 200 s here, and a request has 60 s" in answer["error"]["message"]
 
 
 def test_what_takes_too_long_is_said_to():
@@ -495,7 +628,15 @@ def test_a_gateway_says_what_is_wrong_behind_it(account, caplog):
 def test_a_gateway_passes_no_url_on_but_to_hosts_that_were_allowed():
     target = "http://127.0.0.1:9?model=jina-clip-v2"
     with served(backend=gateway(target, url_hosts=["pictures.example"])) as up:
-        for url in ("http://169.254.169.254/latest", "https://pictures.example.evil.example/a.png"):
+        for url in (
+            "http://169.254.169.254/latest",
+            "https://pictures.example.evil.example/a.png",
+            "http://169.254.169.254\\@pictures.example/latest",
+            "http://pictures.example@169.254.169.254/latest",
+            "http://somebody@pictures.example/a.png",
+            "http://pictures.example:8080/a.png",
+            "http://pictures.example:99999/a.png",
+        ):
             status, _, answer = up.ask("/v1/embeddings", {"input": [{"image": url}]})
             assert (status, answer["error"]["code"]) == (422, "url_not_allowed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -19,6 +20,9 @@ from typing import Any
 import pytest
 
 from jina_sm import Client
+from jina_sm.errors import InputError
+from jina_sm.serve import app
+from jina_sm.serve.settings import Settings
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 V3 = "jina-embeddings-v3"
@@ -150,6 +154,27 @@ def test_ready_turns_red_first_and_the_port_stays_open_for_a_while():
             assert client.embed(["still served"]).vectors.shape == (1, 1024)
         up.process.send_signal(signal.SIGTERM)  # enough
         up.ended()
+
+
+def test_what_still_loads_is_not_waited_for(monkeypatch):
+    loading, may_end = threading.Event(), threading.Event()
+
+    def load(*_: Any) -> Any:
+        loading.set()
+        assert may_end.wait(60)
+        raise InputError("too late")
+
+    monkeypatch.setattr(app, "make_backend", load)
+    made = app.create_app(Settings())
+
+    async def live() -> None:
+        async with made.router.lifespan_context(made):
+            assert await asyncio.to_thread(loading.wait, 60)
+
+    try:
+        asyncio.run(live())
+    finally:
+        may_end.set()
 
 
 def test_a_taken_port_is_said(taken_port):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from serving import Served, served
 
@@ -66,6 +67,30 @@ def test_what_is_too_long_is_named():
             asyncio.run(backend.embed(EmbedRequest(items=("a", "word " * 500)), caller=""))
     finally:
         asyncio.run(backend.stop())
+
+
+def test_a_model_that_comes_with_code_is_refused_without_it(tmp_path):
+    """Other classes would load, and their weights be random."""
+    folder = tmp_path / "model"
+    shutil.copytree(MINILM, folder)
+    config = orjson.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_bytes(orjson.dumps({**config, "auto_map": {"AutoModel": "modeling.Theirs"}}))
+    with pytest.raises(JinaSMError, match="without its own code") as refused:
+        app.make_backend(Settings(model=str(folder), threads=1))
+    assert "--trust-remote-code" in str(refused.value)
+
+
+def test_no_longer_texts_are_taken_than_the_model_has_places_for():
+    backend = app.make_backend(Settings(model=str(MINILM), threads=1, max_text_tokens=512))
+    assert isinstance(backend, Local)
+    try:
+        assert backend.embedder is not None
+        assert backend.embedder.max_tokens == 512
+        asyncio.run(backend.embed(EmbedRequest(items=("word " * 500,)), caller=""))
+    finally:
+        asyncio.run(backend.stop())
+    with pytest.raises(JinaSMError, match="reads 512 tokens at most"):
+        app.make_backend(Settings(model=str(MINILM), threads=1, max_text_tokens=513))
 
 
 def test_late_chunking_sees_the_whole_document(direct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from jina_sm.serve.batcher import (
     ItemError,
     Limits,
     Ticket,
+    TooLargeError,
     Wake,
 )
 
@@ -196,6 +198,59 @@ def test_what_could_not_be_answered_in_time_is_not_accepted():
     assert 10 < len(accepted) < 20
     drain(batcher, now)
     assert all(ticket.error is None for ticket in accepted)
+
+
+def trained(batcher: Batcher, now: float = 0.0) -> float:
+    """After enough full batches of a thousand tokens a second each to be believed; the time then."""
+    for _ in range(10):
+        batcher.submit(now, [0], [1000])
+        drain(batcher, now)
+        now += 1
+    batcher.ended()
+    return now
+
+
+def test_a_request_that_alone_takes_longer_than_it_has_is_refused_at_once():
+    batcher = batcher_of(1000)
+    batcher.submit(0, list(range(100)), [1000] * 100, deadline=60)  # nobody knows yet
+    batcher = batcher_of(1000)
+    now = trained(batcher)
+    with pytest.raises(TooLargeError) as refused:
+        batcher.submit(now, list(range(100)), [1000] * 100, deadline=now + 60)
+    assert refused.value.seconds == pytest.approx(100, rel=0.01)
+    batcher.submit(now, list(range(59)), [1000] * 59, deadline=now + 60)  # nothing waits, so it is tried
+
+
+def test_a_large_request_is_not_late_for_those_who_came_after_it():
+    """It needs 42 of its 60 seconds; all the while others come with as much as the model can do."""
+    batcher = batcher_of(1000)
+    now = start = trained(batcher)
+    large = batcher.submit(now, list(range(42)), [1000] * 42, deadline=now + 60)
+    accepted = []
+    while not large.over:
+        with contextlib.suppress(FullError):
+            accepted.append(batcher.submit(now, ["small"], [900], caller=f"{now}", deadline=now + 60))
+        step = batcher.next(now)
+        assert isinstance(step, Batch)
+        now += step.padded / 1000
+        run(batcher, now, step)
+    assert large.error is None
+    assert now - start <= 60
+    assert len(accepted) > 10
+    drain(batcher, now)
+    assert all(ticket.error is None for ticket in accepted)
+
+
+def test_small_batches_do_not_make_the_model_look_slow():
+    batcher = batcher_of(1000)
+    now = trained(batcher)
+    for _ in range(100):  # each takes a tenth of a second for ten tokens
+        batcher.submit(now, ["a"], [10])
+        step = batcher.next(now)
+        assert isinstance(step, Batch)
+        now += 0.1
+        run(batcher, now, step)
+    assert batcher.rate == pytest.approx(1000, rel=0.01)
 
 
 def test_a_request_whose_time_is_up_costs_no_more_work():
@@ -442,6 +497,9 @@ class Life(RuleBasedStateMachine):
         except FullError as full:
             assert held > 0
             assert full.retry_after_s >= 1
+        except TooLargeError as large:
+            assert wait is not None
+            assert large.seconds > wait
         except ClosedError:
             assert self.batcher.closed
         else:

@@ -92,6 +92,24 @@ def test_a_key_is_in_no_error_and_no_print(tmp_path: Path):
         load({"api_key_file": str(empty)}, {})
 
 
+@pytest.mark.parametrize("none", ["", ",", " "])
+def test_a_variable_of_keys_that_holds_none_is_not_an_open_door(none: str):
+    with pytest.raises(InputError, match="let everybody in"):
+        load({}, {"JINA_SM_SERVE_API_KEYS": none})
+
+
+def test_what_sagemaker_unpacked_is_served_unless_something_else_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(settings, "SAGEMAKERS", tmp_path)
+    assert load({}, {}).model == "stand-in"  # nothing was unpacked
+    (tmp_path / "config.json").write_text("{}")
+    assert load({}, {}).model == str(tmp_path)
+    assert load({"model": "stand-in"}, {}).model == "stand-in"
+    assert load({}, {"JINA_SM_SERVE_MODEL": "a/b"}).model == "a/b"
+    assert load({}, {"JINA_SM_SERVE_UPSTREAM": "http://x?model=jina-embeddings-v3"}).model == "stand-in"
+
+
 def test_the_keys_file_and_variable_add_up(tmp_path: Path):
     file = tmp_path / "keys"
     file.write_text("first-of-file\nsecond-of-file\n")
@@ -121,6 +139,8 @@ def test_check_says_what_would_be_served():
         ("--served-as", "jina-clip-v2"),
         ("--served-as", "jina-embeddings-v33"),
         ("--model", "jinaai/ReaderLM-v2"),
+        ("--model", "jinaai/jina-reranker-v3"),
+        ("--reranker", "jinaai/jina-reranker-m0"),
         ("--upstream", "http://x?model=none-such"),
         ("--upstream", "http://x?model=ReaderLM-v2"),
         ("--max-wait", "2s"),
