@@ -621,9 +621,10 @@ def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.enviro
         if _trusts_sagemaker(role):
             return str(role["Arn"])
     try:
-        for role in _asked(aws, "iam", region, "list_roles", MaxItems=1000)["Roles"]:
-            if role["RoleName"].startswith(_STUDIO_ROLE) and _trusts_sagemaker(role):
-                return str(role["Arn"])
+        for page in ControlPlane(aws, region).pages("iam", "list_roles", page_size=1000):
+            for role in page["Roles"]:
+                if role["RoleName"].startswith(_STUDIO_ROLE) and _trusts_sagemaker(role):
+                    return str(role["Arn"])
     except errors.AuthError as error:
         denied = f" ({error.message})"
     raise errors.InputError(

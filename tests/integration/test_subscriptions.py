@@ -7,6 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import boto3
 import pytest
 
 from jina_sm import Spec, errors, local
@@ -83,6 +84,16 @@ def test_a_subscription_whose_payment_failed_is_not_called_one(account: Served, 
         assert "Put a valid payment method on the account." in err
     local.change_scenario(account.port, payment="")
     assert typed("subscribe", V3)[1].startswith("already subscribed")
+
+
+def test_an_entitlement_that_is_not_on_the_first_page_counts_too(account: Served) -> None:
+    local.change_scenario(account.port, payment="INVALID_PAYMENT_INSTRUMENT")
+    session = boto3.Session()
+    first = iter([{"agreementEntitlements": [{"status": "PROVISIONED"}], "nextToken": "more"}])
+    operation = "after-call.marketplace-agreement.GetAgreementEntitlements"
+    session.events.register(operation, lambda parsed, **_: parsed.update(next(first, {})))
+    with pytest.raises(errors.DeployError, match="INVALID_PAYMENT_INSTRUMENT"):
+        run.subscribe(V3, session=session)
 
 
 def test_a_subscription_that_tells_of_no_entitlement_is_not_waited_for(account: Served) -> None:
