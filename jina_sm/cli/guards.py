@@ -28,10 +28,10 @@ def pause(target: str, regions: tuple[str, ...], profile: str | None, yes: bool,
 
     Nothing bills then. `jina-sm resume` brings them back, which takes as long as a deployment.
     """
-    from jina_sm.deploy import guards
+    from jina_sm.deploy import guards, run
 
     aws = session(profile)
-    inventory = guards.found(target, regions=regions, session=aws)
+    inventory = run.found(target, regions=regions, session=aws)
     steps = guards.pausing(inventory)
     _agreed(steps, "Pause this?", yes)
     with reported(as_json), show.progress(_regions(steps)) as listener:
@@ -60,10 +60,10 @@ def resume(
 
     Autoscaling is as it was when they were paused. They bill again.
     """
-    from jina_sm.deploy import cost, guards, spec
+    from jina_sm.deploy import cost, guards, run, spec
 
     aws = session(profile)
-    inventory = guards.found(target, regions=regions, session=aws)
+    inventory = run.found(target, regions=regions, session=aws)
     steps = guards.resuming(inventory, ttl_s=spec.seconds(ttl) if ttl else None, session=aws)
     for check in guards.checked(inventory, steps, session=aws):
         if check.verdict != "ok":

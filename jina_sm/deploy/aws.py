@@ -308,7 +308,7 @@ class ControlPlane:
         config = said.get("EndpointConfigName", "")
         return Seen(said["EndpointStatus"], config, said.get("FailureReason", ""), said["CreationTime"])
 
-    def ours(self, *, model: str | None = None, endpoint: str | None = None, logs: bool = False) -> State:
+    def ours(self, *, model: catalog.Model | None = None, endpoint: str | None = None, logs: bool = False) -> State:
         """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError.
 
         ``logs``: and the log groups, which have an endpoint's name and no tag.
@@ -317,7 +317,7 @@ class ControlPlane:
         def wanted(tags: Mapping[str, str]) -> bool:
             return (
                 is_ours(tags)
-                and (model is None or tags.get(MODEL_TAG) == model)
+                and (model is None or tags.get(MODEL_TAG) == model.key)
                 and (endpoint is None or tags.get(ENDPOINT_TAG) == endpoint)
             )
 

@@ -18,40 +18,12 @@ from jina_sm.deploy import plan as plans
 from jina_sm.deploy.aws import ControlPlane, schedule_role
 from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Call, Endpoint, State, Step
 from jina_sm.deploy.preflight import Check, Need
-from jina_sm.deploy.run import Inventory, Listener, Walk, raise_if, side_by_side, status
+from jina_sm.deploy.run import Inventory, Listener, Walk, found, raise_if, side_by_side
 from jina_sm.deploy.ttl import Ttl
-from jina_sm.errors import DeployError, InputError, JinaSMError
+from jina_sm.errors import DeployError, JinaSMError
 from jina_sm.transport.session import session as default_session
 
 Steps = dict[tuple[str, str], list[Step]]
-
-
-def found(
-    target: str,
-    *,
-    regions: Sequence[str] | None = None,
-    session: Any = None,
-    known: catalog.Catalog | None = None,
-) -> Inventory:
-    """What there is of a model's endpoints, or of the endpoint of a name, in the regions given or in all.
-
-    Raises InputError for what is neither a model nor the name of anything there.
-    """
-    known = known or catalog.load()
-    try:
-        return status(model=known.model(target).key, regions=regions, session=session, known=known)
-    except InputError:
-        if not catalog.is_name(target):
-            raise
-    everything = status(regions=regions, session=session, known=known)
-    name = catalog.PREFIX + target.removeprefix(catalog.PREFIX)
-    parts = {region: replace(each, state=each.state.of(name)) for region, each in everything.found.items()}
-    if not everything.failed and all(each.state.empty for each in parts.values()):
-        raise InputError(
-            f"{target!r} is neither a model nor an endpoint that this tool made{catalog.nearest(target, known.models)}",
-            cure="`jina-sm status` lists yours.",
-        )
-    return Inventory(found=parts, failed=everything.failed)
 
 
 def pausing(inventory: Inventory) -> Steps:

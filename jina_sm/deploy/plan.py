@@ -309,7 +309,7 @@ def pause(state: State) -> list[Step]:
         if config is None and endpoint.status != "Deleting":
             raise DeployError(
                 f"endpoint {endpoint.name} could not be brought back: its config is gone, or is not ours any more",
-                cure="`jina-sm deploy` makes the config again; `jina-sm teardown` removes the endpoint.",
+                cure=f"`jina-sm deploy` makes the config again; `jina-sm teardown {endpoint.name}` removes it.",
             )
         if config and not config.pauses and endpoint.status != "Deleting":
             mark = str(target.scaling or "") if target else ""
@@ -396,7 +396,7 @@ def _usable(desired: Desired, state: State) -> tuple[list[Step], Endpoint | None
     if there and there.status in _BROKEN:
         raise EndpointFailedError(
             f"endpoint {name} is {there.status}{': ' + there.reason if there.reason else ''}",
-            cure=f"`jina-sm teardown {desired.model} --region {desired.region}`, then deploy again.",
+            cure=f"`jina-sm teardown {name} --region {desired.region}`, then deploy again.",
             region=desired.region,
         )
     if there and there.status == "Failed":  # deletion is all that AWS allows on a failed endpoint

@@ -210,7 +210,7 @@ def test_cancelling_says_what_would_bill_on_and_refuses_while_ours_runs(account:
     assert "others" not in err
     assert all(len(line) <= 80 for line in err.splitlines() if not line.startswith("error"))
     assert run.subscription(V3) is not None
-    with pytest.raises(errors.DeployError, match="teardown"):
+    with pytest.raises(errors.DeployError, match="`jina-sm teardown jina-sm-embeddings-v3` first"):
         subscriptions.unsubscribe(V3)
     code, out, _ = typed("unsubscribe", V3, "--yes", "--leave-running", "--json")
     assert (code, json.loads(out)["cancelled"]) == (0, [mine.agreement_id])
