@@ -106,7 +106,7 @@ def orphans(
     """Find what bills or lingers: idle and broken endpoints, and what was left where an endpoint has gone.
 
     Looks in all regions unless --region is given; only for what is called NAME, if any is. What does not carry this
-    tool's tags is removed only if it is named.
+    tool's tags, as no log group does, is removed only if it is named.
     """
     from jina_sm.deploy import orphans as lost
     from jina_sm.deploy import spec

@@ -311,7 +311,8 @@ class ControlPlane:
     def ours(self, *, model: catalog.Model | None = None, endpoint: str | None = None, logs: bool = False) -> State:
         """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError.
 
-        ``logs``: and the log groups, which have an endpoint's name and no tag.
+        ``logs``: and the log groups, which have an endpoint's name and no tag. Of a model whose endpoint is gone, the
+        one that has the model's name.
         """
 
         def wanted(tags: Mapping[str, str]) -> bool:
@@ -354,9 +355,12 @@ class ControlPlane:
         bases = {part.name for part in state.endpoints}
         bases |= {name.rpartition("-")[0] for name in (*names["EndpointConfig"], *names["Model"])}
         everything = model is None and endpoint is None
+        named = endpoint or (catalog.endpoint_name(model) if model else None)
+        if named in {name.rpartition("-")[0] for name in foreign}:  # paused, of another model or of somebody else
+            named = None
         targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
         grouped = self.log_groups(prefix) if logs else ()
-        kept = tuple(n for n in grouped if (everything or n in bases or n == endpoint) and n not in others)
+        kept = tuple(n for n in grouped if (everything or n in bases or n == named) and n not in others)
         # An alarm says whose it is by its endpoint, not by its model, as a target does.
         alarms = tuple(
             each

@@ -261,6 +261,34 @@ def test_one_of_a_fleet_that_fails_is_rolled_back_and_the_others_stand(account: 
 
 def test_the_stack_tells_schedules_as_aws_does(aws: Aws) -> None:
     scheduler = aws("scheduler")
+def groups(aws: Aws) -> list[str]:
+    """The endpoints that there are log groups of."""
+    found = aws("logs").describe_log_groups()["logGroups"]
+    return [each["logGroupName"].removeprefix("/aws/sagemaker/Endpoints/") for each in found]
+
+
+def test_logs_that_an_earlier_teardown_left_are_found_by_the_name_that_the_endpoint_had(aws: Aws) -> None:
+    for name in (NAME, "jina-sm-other"):
+        aws("logs").create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{name}")
+    run.deploy(PLAIN)
+    run.teardown(model=V3, regions=[REGION])
+    run.teardown(model=V3, regions=[REGION], logs=True)
+    assert groups(aws) == ["jina-sm-other"]
+    run.teardown(name="other", regions=[REGION], logs=True)
+    assert groups(aws) == []
+
+
+def test_logs_of_an_endpoint_that_is_another_models_stay(aws: Aws) -> None:
+    run.subscribe(RERANKER)
+    aws("logs").create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{NAME}")
+    run.deploy(spec(model=RERANKER, name="embeddings-v3"))
+    run.teardown(model=V3, regions=[REGION], logs=True)
+    assert groups(aws) == [NAME]
+    guards.pause(RERANKER, regions=[REGION])
+    run.teardown(model=V3, regions=[REGION], logs=True)
+    assert groups(aws) == [NAME]
+
+
     target = {
         "Arn": "arn:aws:scheduler:::aws-sdk:sagemaker:deleteEndpoint",
         "RoleArn": "arn:aws:iam::123456789012:role/r",
