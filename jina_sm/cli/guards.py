@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from jina_sm.cli.deployment import endpoint_json, everywhere_option, profile_opt
 if TYPE_CHECKING:
     from jina_sm.deploy.guards import Steps
     from jina_sm.deploy.orphans import Orphan, Search
+    from jina_sm.deploy.ttl import Schedule
 
 
 @click.command()
@@ -49,7 +50,11 @@ def pause(target: str, regions: tuple[str, ...], profile: str | None, yes: bool,
 @click.command()
 @click.argument("target", metavar="MODEL|NAME")
 @everywhere_option
-@click.option("--ttl", metavar="DURATION", help="AWS deletes the endpoint after it (90m, 8h, 2d).")
+@click.option(
+    "--ttl",
+    metavar="DURATION",
+    help="AWS deletes the endpoint after it (90m, 8h, 2d).  [default: as before the pause]",
+)
 @profile_option
 @show.yes_option
 @show.json_option
@@ -58,7 +63,7 @@ def resume(
 ) -> None:
     """Bring back the endpoints of a MODEL, or the one of a NAME, that were paused, or deleted by their --ttl.
 
-    Autoscaling is as it was when they were paused. They bill again.
+    Autoscaling is as it was when they were paused, and so is --ttl, counted from now. They bill again.
     """
     from jina_sm.deploy import cost, guards, run, spec
 
@@ -70,7 +75,8 @@ def resume(
             show.say(str(check))
     spent = cost.resumed(inventory, steps, session=aws)
     usd = cost.total(each.usd_per_hour for each in spent.values())
-    _agreed(steps, "Resume this?", yes, f"In service: {usd or 'unknown'} USD an hour." if spent else "")
+    price = [f"In service: {usd or 'unknown'} USD an hour."] if spent else []
+    _agreed(steps, "Resume this?", yes, [*price, *_ends(guards.ends(steps))])
     with reported(as_json), show.progress(_regions(steps)) as listener:
         there = guards.take(steps, session=aws, on_event=listener)
     _raise_failed(inventory.failed)
@@ -165,13 +171,24 @@ def init(file: Path, schema: bool, as_json: bool) -> None:
     return None
 
 
-def _agreed(steps: Steps, question: str, yes: bool, price: str = "") -> None:
+def _ends(found: Mapping[tuple[str, str], Schedule | None]) -> Iterator[str]:
+    """When AWS takes away again what is brought back."""
+    from jina_sm.deploy.ttl import lasting
+
+    for (region, name), end in found.items():
+        if end is None:
+            yield f"{region} {name}: no end is set; --ttl 8h sets one."
+        else:
+            yield f"{region} {name}: AWS deletes it after {lasting(end.seconds or 0)}; --ttl sets another end."
+
+
+def _agreed(steps: Steps, question: str, yes: bool, notes: Iterable[str] = ()) -> None:
     for (region, name), each in steps.items():
         show.say(f"{region} {name}")
         for step in each:
             show.say(f"  {step}")
-    if price:
-        show.say(price)
+    for note in notes:
+        show.say(note)
     if steps:
         show.confirm(question, yes)
 

@@ -133,7 +133,7 @@ COMMANDS: dict[str, Command] = {
         paused,
         lambda aws: guards.resume(V3, regions=[REGION], session=aws),
         ("resume", V3, *WHERE, "--yes"),
-        4,
+        6,  # group and schedule, as before; the endpoint; target and policy; the mark away
     ),
     "resume --ttl": Command(
         paused,
