@@ -173,8 +173,12 @@ def endpoint_name(model: Model, name: str | None = None) -> str:
     Every name of ours begins so: one filter then finds them among a thousand others, and a client finds what
     ``deploy`` made without being told.
     """
-    chosen = re.sub(r"^jina-", "", model.key.lower()) if name is None else name.removeprefix(PREFIX)
-    return PREFIX + re.sub(r"[^a-zA-Z0-9]+", "-", chosen).strip("-")
+    return endpoint_called(re.sub(r"^jina-", "", model.key.lower()) if name is None else name)
+
+
+def endpoint_called(name: str) -> str:
+    """The endpoint of a name of your own, which may have that prefix already."""
+    return PREFIX + re.sub(r"[^a-zA-Z0-9]+", "-", name.removeprefix(PREFIX)).strip("-")
 
 
 def is_name(text: str) -> bool:

@@ -190,7 +190,9 @@ def deploy(
         show.say("What is asynchronous is asked by InvokeEndpointAsync, not by this package's client.")
     for each in wanted:
         until = f" or its end in {each.ttl / 3600:g} h at the latest" if each.ttl else ""
-        show.say(f"Billed until `jina-sm teardown {each.model}`{until}.")
+        # The model's name would take every endpoint of the model.
+        what = catalog.endpoint_name(known.model(each.model), each.name) if each.name else each.model
+        show.say(f"Billed until `jina-sm teardown {what}`{until}.")
     return None
 
 
@@ -217,11 +219,12 @@ def _run(plans: list[Plan], aws: Any, as_json: bool) -> dict[str, Mapping[str, E
 
 
 @click.command()
+@click.argument("target", metavar="[MODEL|NAME]", required=False)
 @everywhere_option
 @profile_option
 @show.json_option
-def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None:
-    """Show what this tool has deployed.
+def status(target: str | None, regions: tuple[str, ...], profile: str | None, as_json: bool) -> None:
+    """Show what this tool has deployed: all of it, a MODEL's endpoints, or the one of a NAME.
 
     Looks in all regions where model packages exist, unless --region is given, and names each one. What an endpoint
     has cost so far is estimated from what it has now.
@@ -229,7 +232,7 @@ def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None
     from jina_sm.deploy import cost, run
 
     aws = session(profile)
-    inventory = run.status(regions=regions, session=aws)
+    inventory = run.found(target, regions=regions, session=aws) if target else run.status(regions=regions, session=aws)
     spent = cost.costs(inventory, session=aws)
     if as_json:
         show.json(_inventory_json(inventory, spent))
@@ -240,7 +243,7 @@ def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("target", metavar="[MODEL|NAME]", required=False)
 @click.option("--all", "every", is_flag=True, help="Everything this tool has deployed.")
 @click.option("--logs", is_flag=True, help="And the endpoints' log groups, which go by name.")
 @everywhere_option
@@ -248,7 +251,7 @@ def status(regions: tuple[str, ...], profile: str | None, as_json: bool) -> None
 @show.yes_option
 @show.json_option
 def teardown(
-    model: str | None,
+    target: str | None,
     every: bool,
     logs: bool,
     regions: tuple[str, ...],
@@ -256,16 +259,20 @@ def teardown(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Remove a MODEL's endpoints, autoscaling, schedules, configs and models, or --all, and look again afterwards.
+    """Remove a MODEL's endpoints, or the one of a NAME, or --all, with all that belongs to them, and look again.
 
-    Looks in all regions unless --region is given. Only what carries this tool's tags is removed.
+    That is autoscaling, schedules, configs and models. Looks in all regions unless --region is given. Only what carries
+    this tool's tags is removed.
     """
     from jina_sm.deploy import plan, run
 
-    if bool(model) == every:
-        raise click.UsageError("Name a model, or pass --all.")
+    if bool(target) == every:
+        raise click.UsageError("Name a model or an endpoint, or pass --all.")
     aws = session(profile)
-    inventory = run.status(model=model, regions=regions, logs=logs, role=every and not regions, session=aws)
+    if target:
+        inventory = run.found(target, regions=regions, logs=logs, session=aws)
+    else:
+        inventory = run.status(regions=regions, logs=logs, role=not regions, session=aws)
     there = [found for found in inventory.found.values() if not found.state.empty]
     for found in there:
         show.say(found.region)
@@ -276,7 +283,7 @@ def teardown(
     if there or inventory.role:
         show.confirm("Remove this?", yes)
     with reported(as_json), show.progress([found.region for found in there]) as listener:
-        left = run.teardown(model=model, session=aws, inventory=inventory, on_event=listener)
+        left = run.teardown(session=aws, inventory=inventory, on_event=listener)
     for name in dict.fromkeys(step.name for step in left.role):
         show.say(f"role {name} stays: removing it takes the policy that `jina-sm iam role-maker` prints")
     if as_json:
@@ -284,7 +291,8 @@ def teardown(
     _show_inventory(left)
     kinds = ["endpoints", "configs", "models", "autoscaling", "schedules", *(["log groups"] if logs else [])]
     looked = sum(not found.skipped for found in left.found.values())
-    click.echo(f"looked {'again ' if there else ''}in {looked} regions for {', '.join(kinds)} of ours: none is left")
+    whose = left.endpoint or (left.model.key if left.model else "ours")
+    click.echo(f"looked {'again ' if there else ''}in {looked} regions for {', '.join(kinds)} of {whose}: none is left")
     return None
 
 

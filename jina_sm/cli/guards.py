@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from jina_sm.cli.deployment import (
 if TYPE_CHECKING:
     from jina_sm.deploy.guards import Steps
     from jina_sm.deploy.orphans import Orphan, Search
+    from jina_sm.deploy.ttl import Schedule
 
 
 @click.command()
@@ -37,10 +38,10 @@ def pause(target: str, regions: tuple[str, ...], profile: str | None, yes: bool,
 
     Nothing bills then. `jina-sm resume` brings them back, which takes as long as a deployment.
     """
-    from jina_sm.deploy import guards
+    from jina_sm.deploy import guards, run
 
     aws = session(profile)
-    inventory = guards.found(target, regions=regions, session=aws)
+    inventory = run.found(target, regions=regions, session=aws)
     steps = guards.pausing(inventory)
     _agreed(steps, "Pause this?", yes)
     with reported(as_json), show.progress(_regions(steps)) as listener:
@@ -58,7 +59,11 @@ def pause(target: str, regions: tuple[str, ...], profile: str | None, yes: bool,
 @click.command()
 @click.argument("target", metavar="MODEL|NAME")
 @everywhere_option
-@click.option("--ttl", metavar="DURATION", help="AWS deletes the endpoint after it (90m, 8h, 2d).")
+@click.option(
+    "--ttl",
+    metavar="DURATION",
+    help="AWS deletes the endpoint after it (90m, 8h, 2d).  [default: as before the pause]",
+)
 @ceiling_option
 @profile_option
 @show.yes_option
@@ -74,12 +79,12 @@ def resume(
 ) -> None:
     """Bring back the endpoints of a MODEL, or the one of a NAME, that were paused, or deleted by their --ttl.
 
-    Autoscaling is as it was when they were paused. They bill again.
+    Autoscaling is as it was when they were paused, and so is --ttl, counted from now. They bill again.
     """
-    from jina_sm.deploy import cost, guards, spec
+    from jina_sm.deploy import cost, guards, run, spec
 
     aws = session(profile)
-    inventory = guards.found(target, regions=regions, session=aws)
+    inventory = run.found(target, regions=regions, session=aws)
     steps = guards.resuming(inventory, ttl_s=spec.seconds(ttl) if ttl else None, session=aws)
     for check in guards.checked(inventory, steps, session=aws):
         if check.verdict != "ok":
@@ -87,7 +92,8 @@ def resume(
     spent = cost.resumed(inventory, steps, session=aws)
     usd = cost.total(each.usd_per_hour for each in spent.values())
     cost.check_ceiling((each.most_usd_per_hour for each in spent.values()), ceiling)
-    _agreed(steps, "Resume this?", yes, f"In service: {usd or 'unknown'} USD an hour." if spent else "")
+    price = [f"In service: {usd or 'unknown'} USD an hour."] if spent else []
+    _agreed(steps, "Resume this?", yes, [*price, *_ends(guards.ends(steps))])
     with reported(as_json), show.progress(_regions(steps)) as listener:
         there = guards.take(steps, session=aws, on_event=listener)
     _raise_failed(inventory.failed)
@@ -123,7 +129,7 @@ def orphans(
     """Find what bills or lingers: idle and broken endpoints, and what was left where an endpoint has gone.
 
     Looks in all regions unless --region is given; only for what is called NAME, if any is. What does not carry this
-    tool's tags is removed only if it is named.
+    tool's tags, as no log group does, is removed only if it is named.
     """
     from jina_sm.deploy import orphans as lost
     from jina_sm.deploy import spec
@@ -182,13 +188,24 @@ def init(file: Path, schema: bool, as_json: bool) -> None:
     return None
 
 
-def _agreed(steps: Steps, question: str, yes: bool, price: str = "") -> None:
+def _ends(found: Mapping[tuple[str, str], Schedule | None]) -> Iterator[str]:
+    """When AWS takes away again what is brought back."""
+    from jina_sm.deploy.ttl import lasting
+
+    for (region, name), end in found.items():
+        if end is None:
+            yield f"{region} {name}: no end is set; --ttl 8h sets one."
+        else:
+            yield f"{region} {name}: AWS deletes it after {lasting(end.seconds or 0)}; --ttl sets another end."
+
+
+def _agreed(steps: Steps, question: str, yes: bool, notes: Iterable[str] = ()) -> None:
     for (region, name), each in steps.items():
         show.say(f"{region} {name}")
         for step in each:
             show.say(f"  {step}")
-    if price:
-        show.say(price)
+    for note in notes:
+        show.say(note)
     if steps:
         show.confirm(question, yes)
 

@@ -308,16 +308,17 @@ class ControlPlane:
         config = said.get("EndpointConfigName", "")
         return Seen(said["EndpointStatus"], config, said.get("FailureReason", ""), said["CreationTime"])
 
-    def ours(self, *, model: str | None = None, endpoint: str | None = None, logs: bool = False) -> State:
+    def ours(self, *, model: catalog.Model | None = None, endpoint: str | None = None, logs: bool = False) -> State:
         """All that carries our tags, of one model, of one endpoint, or of every one. Raises DeployError.
 
-        ``logs``: and the log groups, which have an endpoint's name and no tag.
+        ``logs``: and the log groups, which have an endpoint's name and no tag. Of a model whose endpoint is gone, the
+        one that has the model's name.
         """
 
         def wanted(tags: Mapping[str, str]) -> bool:
             return (
                 is_ours(tags)
-                and (model is None or tags.get(MODEL_TAG) == model)
+                and (model is None or tags.get(MODEL_TAG) == model.key)
                 and (endpoint is None or tags.get(ENDPOINT_TAG) == endpoint)
             )
 
@@ -354,9 +355,12 @@ class ControlPlane:
         bases = {part.name for part in state.endpoints}
         bases |= {name.rpartition("-")[0] for name in (*names["EndpointConfig"], *names["Model"])}
         everything = model is None and endpoint is None
+        named = endpoint or (catalog.endpoint_name(model) if model else None)
+        if named in {name.rpartition("-")[0] for name in foreign}:  # paused, of another model or of somebody else
+            named = None
         targets = tuple(self._targets(prefix, lambda name, tags: name in bases or wanted(tags())))
         grouped = self.log_groups(prefix) if logs else ()
-        kept = tuple(n for n in grouped if (everything or n in bases or n == endpoint) and n not in others)
+        kept = tuple(n for n in grouped if (everything or n in bases or n == named) and n not in others)
         # An alarm says whose it is by its endpoint, not by its model, as a target does.
         alarms = tuple(
             each
@@ -621,9 +625,10 @@ def execution_role(aws: Any, region: str, environ: Mapping[str, str] = os.enviro
         if _trusts_sagemaker(role):
             return str(role["Arn"])
     try:
-        for role in _asked(aws, "iam", region, "list_roles", MaxItems=1000)["Roles"]:
-            if role["RoleName"].startswith(_STUDIO_ROLE) and _trusts_sagemaker(role):
-                return str(role["Arn"])
+        for page in ControlPlane(aws, region).pages("iam", "list_roles", page_size=1000):
+            for role in page["Roles"]:
+                if role["RoleName"].startswith(_STUDIO_ROLE) and _trusts_sagemaker(role):
+                    return str(role["Arn"])
     except errors.AuthError as error:
         denied = f" ({error.message})"
     raise errors.InputError(

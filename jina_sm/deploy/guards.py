@@ -5,7 +5,7 @@ Taking endpoints away for now, and back: what bills is the endpoint; its config 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,40 +18,12 @@ from jina_sm.deploy import plan as plans
 from jina_sm.deploy.aws import ControlPlane, schedule_role
 from jina_sm.deploy.plan import ENDPOINT_TAG, MODEL_TAG, Call, Endpoint, State, Step
 from jina_sm.deploy.preflight import Check, Need
-from jina_sm.deploy.run import Inventory, Listener, Walk, raise_if, side_by_side, status
-from jina_sm.deploy.ttl import Ttl
-from jina_sm.errors import DeployError, InputError, JinaSMError
+from jina_sm.deploy.run import Inventory, Listener, Walk, found, raise_if, side_by_side
+from jina_sm.deploy.ttl import Schedule, Ttl
+from jina_sm.errors import DeployError, JinaSMError
 from jina_sm.transport.session import session as default_session
 
 Steps = dict[tuple[str, str], list[Step]]
-
-
-def found(
-    target: str,
-    *,
-    regions: Sequence[str] | None = None,
-    session: Any = None,
-    known: catalog.Catalog | None = None,
-) -> Inventory:
-    """What there is of a model's endpoints, or of the endpoint of a name, in the regions given or in all.
-
-    Raises InputError for what is neither a model nor the name of anything there.
-    """
-    known = known or catalog.load()
-    try:
-        return status(model=known.model(target).key, regions=regions, session=session, known=known)
-    except InputError:
-        if not catalog.is_name(target):
-            raise
-    everything = status(regions=regions, session=session, known=known)
-    name = catalog.PREFIX + target.removeprefix(catalog.PREFIX)
-    parts = {region: replace(each, state=each.state.of(name)) for region, each in everything.found.items()}
-    if not everything.failed and all(each.state.empty for each in parts.values()):
-        raise InputError(
-            f"{target!r} is neither a model nor an endpoint that this tool made{catalog.nearest(target, known.models)}",
-            cure="`jina-sm status` lists yours.",
-        )
-    return Inventory(found=parts, failed=everything.failed)
 
 
 def pausing(inventory: Inventory) -> Steps:
@@ -73,7 +45,7 @@ def pausing(inventory: Inventory) -> Steps:
 def resuming(inventory: Inventory, *, ttl_s: int | None = None, session: Any = None) -> Steps:
     """The steps that bring back what was paused, or was deleted when its time was up. Raises DeployError.
 
-    ``ttl_s``: for so many seconds.
+    ``ttl_s``: for so many seconds; None: for as long as it was to live when it was paused, counted anew.
     """
     steps: Steps = {}
     for region, each in inventory.found.items():
@@ -82,22 +54,30 @@ def resuming(inventory: Inventory, *, ttl_s: int | None = None, session: Any = N
                 continue
             name = part.endpoints[0].name if part.endpoints else part.configs[0].rpartition("-")[0]
             try:
-                steps[region, name] = plans.resume(part)
+                calls = plans.resume(part)
             except DeployError as error:
                 error.target, error.region = name, region
                 raise
-            if ttl_s is not None:
-                guard = _ttl(ttl_s, session or default_session(), region)
-                steps[region, name] = [
-                    *ttl.set_to(name, guard, next(iter(part.schedules), None), _tags(part), anew=not part.endpoints),
-                    *steps[region, name],
-                ]
+            ending: list[Call] = []
+            if lasts_s := ttl_s or next((config.ttl_s for config in part.known.values() if config.pauses), None):
+                guard = _ttl(lasts_s, session or default_session(), region)
+                there, anew = next(iter(part.schedules), None), _made(calls) is not None
+                ending = ttl.set_to(name, guard, there, _tags(part), anew=anew)
             elif part.paused:  # an end that pausing did not come to take off would end it again
-                steps[region, name] = [
-                    *(call for left in part.schedules for call in ttl.removal(left)),
-                    *steps[region, name],
-                ]
+                ending = [call for left in part.schedules for call in ttl.removal(left)]
+            steps[region, name] = [*ending, *calls]
     return {key: each for key, each in steps.items() if each}
+
+
+def ends(steps: Steps) -> dict[tuple[str, str], Schedule | None]:
+    """The end of each endpoint that these steps bring back; None: it has none, and bills until it is taken away."""
+    found: dict[tuple[str, str], Schedule | None] = {}
+    for key, each in steps.items():
+        if _made(each):
+            calls = (step for step in each if isinstance(step, Call))
+            ending = next((call for call in calls if call.operation in ("create_schedule", "update_schedule")), None)
+            found[key] = ttl.read(key[1], ending.params) if ending else None
+    return found
 
 
 def checked(
@@ -109,12 +89,7 @@ def checked(
     its licence with this one, nobody can see, so a missing subscription is only told.
     """
     known, aws = known or catalog.load(), session or default_session()
-    making = {
-        (region, name): call
-        for (region, name), each in steps.items()
-        for call in each
-        if isinstance(call, Call) and call.operation == "create_endpoint"
-    }
+    making = {key: call for key, each in steps.items() if (call := _made(each))}
 
     def in_region(region: str, _: threading.Event) -> tuple[Check, ...]:
         control, state = ControlPlane(aws, region), inventory.found[region].state
@@ -189,12 +164,21 @@ def pause(target: str, *, regions: Sequence[str] | None = None, session: Any = N
 def resume(
     target: str, *, regions: Sequence[str] | None = None, ttl_s: int | None = None, session: Any = None, **more: Any
 ) -> dict[str, list[Endpoint]]:
-    """Brings back what was paused; the endpoints by region. Raises QuotaError before anything is made."""
+    """Brings back what was paused; the endpoints by region. Raises QuotaError before anything is made.
+
+    ``ttl_s``: as ``resuming``.
+    """
     aws = session or default_session()
     inventory = found(target, regions=regions, session=aws)
     steps = resuming(inventory, ttl_s=ttl_s, session=aws)
     checked(inventory, steps, session=aws)
     return take(steps, session=aws, **more)
+
+
+def _made(steps: Iterable[Step]) -> Call | None:
+    """The call among them that makes an endpoint."""
+    calls = (step for step in steps if isinstance(step, Call))
+    return next((call for call in calls if call.operation == "create_endpoint"), None)
 
 
 def _needs(config: Mapping[str, Any], state: State) -> Iterator[Need]:

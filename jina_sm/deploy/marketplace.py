@@ -231,8 +231,9 @@ class Marketplace:
     def _entitlements(self, model: Model, agreement_id: str) -> list[dict[str, Any]]:
         """Those that are there or to come; of an agreement that has ended they are DEPROVISIONED."""
         with _translated(model):
-            said = self._agreements.get_agreement_entitlements(agreementId=agreement_id)
-        return [each for each in said.get("agreementEntitlements", []) if each["status"] != "DEPROVISIONED"]
+            pages = self._agreements.get_paginator("get_agreement_entitlements").paginate(agreementId=agreement_id)
+            found = [each for page in pages for each in page.get("agreementEntitlements", [])]
+        return [each for each in found if each["status"] != "DEPROVISIONED"]
 
     def _accepted(self, model: Model, product_id: str, *, looks: int, clock: Clock) -> Agreement | None:
         """The agreement that an acceptance without an answer may have made."""

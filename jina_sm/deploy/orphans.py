@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,7 +34,8 @@ _JINAS = ("jina-", "reader-lm")
 class Orphan:
     """One thing that bills or lingers, and why it is listed.
 
-    ``ours``: it carries our tags. ``instance``: what each of its instances costs, without the software.
+    ``ours``: it carries our tags, as no log group can. ``instance``: what each of its instances costs, without the
+    software.
     """
 
     region: str
@@ -133,7 +134,8 @@ def remove(
 def _region(
     control: ControlPlane, aws: Any, known: catalog.Catalog, all_jina: bool, idle_s: int, until: datetime
 ) -> Iterator[Orphan]:
-    region, state = control.region, control.ours()
+    region, found = control.region, control.ours(logs=True)
+    state = replace(found, logs=())  # an endpoint's own stay with it
     lasts = {endpoint.name for endpoint in state.endpoints}
     others = list(_others(control, known, lasts, all_jina))
     # What AWS may not be asked of a broken endpoint is not asked.
@@ -162,6 +164,11 @@ def _region(
     for part in state.by_endpoint():
         if not part.endpoints and not part.paused:
             yield from _left(region, part)
+    for name in found.logs:
+        if name not in lasts and name not in state.paused:
+            group = plans.LOGS + name
+            steps = tuple(plans.teardown(State(logs=(name,))))
+            yield Orphan(region=region, kind="log group", name=group, why="without endpoint", ours=False, steps=steps)
     yield from _untagged(control, state)
 
 

@@ -64,6 +64,7 @@ __all__ = [  # the words of a plan too, so that one import has all
 ]
 
 PAUSED_TAG = "jina-sm:paused"
+_LIVES = "ttl="
 LOGS = "/aws/sagemaker/Endpoints/"
 
 SETTLED = frozenset({"InService", "Failed", "OutOfService", "UpdateRollbackFailed"})
@@ -101,6 +102,17 @@ class Config:
     @property
     def pauses(self) -> bool:
         return PAUSED_TAG in self.tags
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """How its endpoint scaled when it was paused."""
+        return Scaling.read(self.tags.get(PAUSED_TAG, "").partition(_LIVES)[0].strip())
+
+    @property
+    def ttl_s(self) -> int | None:
+        """How long its endpoint was to live, from when that was set, when it was paused; None: it had no end."""
+        seconds = self.tags.get(PAUSED_TAG, "").partition(_LIVES)[2]
+        return int(seconds) if seconds.isdecimal() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,21 +310,22 @@ def teardown(state: State) -> list[Step]:
 
 
 def pause(state: State) -> list[Step]:
-    """The steps that take the endpoints away and leave what they were made from, marked with how they scaled.
+    """The steps that take the endpoints away and leave what they were made from, marked with how they scaled and lived.
 
     Raises DeployError for one that could not be brought back.
     """
     steps: list[Step] = []
     for endpoint in state.endpoints:
         target = next((each for each in state.targets if each.endpoint == endpoint.name), None)
+        schedule = next((each for each in state.schedules if each.endpoint == endpoint.name), None)
         config = state.known.get(endpoint.pending or endpoint.config)
         if config is None and endpoint.status != "Deleting":
             raise DeployError(
                 f"endpoint {endpoint.name} could not be brought back: its config is gone, or is not ours any more",
-                cure="`jina-sm deploy` makes the config again; `jina-sm teardown` removes the endpoint.",
+                cure=f"`jina-sm deploy` makes the config again; `jina-sm teardown {endpoint.name}` removes it.",
             )
         if config and not config.pauses and endpoint.status != "Deleting":
-            mark = str(target.scaling or "") if target else ""
+            mark = _mark(target.scaling if target else None, schedule.seconds if schedule else None)
             steps.append(Call("add_tags", {"ResourceArn": config.arn, "Tags": tag_list({PAUSED_TAG: mark})}))
     return steps + _without_endpoints(state)
 
@@ -340,7 +353,7 @@ def resume(state: State) -> list[Step]:
         steps.append(Wait(endpoint, GONE))
         there = None
     target, alarm = next(iter(state.targets), None), next(iter(state.alarms), None)
-    scaled = Scaling.read(config.tags.get(PAUSED_TAG, "")) or (target.scaling if target else None)
+    scaled = config.scaling or (target.scaling if target else None)
     if there is None:
         steps += autoscaling.removal(target, alarm)  # of the endpoint that has gone
         target = alarm = None
@@ -396,7 +409,7 @@ def _usable(desired: Desired, state: State) -> tuple[list[Step], Endpoint | None
     if there and there.status in _BROKEN:
         raise EndpointFailedError(
             f"endpoint {name} is {there.status}{': ' + there.reason if there.reason else ''}",
-            cure=f"`jina-sm teardown {desired.model} --region {desired.region}`, then deploy again.",
+            cure=f"`jina-sm teardown {name} --region {desired.region}`, then deploy again.",
             region=desired.region,
         )
     if there and there.status == "Failed":  # deletion is all that AWS allows on a failed endpoint
@@ -448,6 +461,11 @@ def package_of(made_of: Mapping[str, Any]) -> str:
     """The package of a model, by the parameters that it was made from; "": it has none."""
     containers = [made_of.get("PrimaryContainer"), *made_of.get("Containers", ())]
     return next((str(each["ModelPackageName"]) for each in containers if each and "ModelPackageName" in each), "")
+
+
+def _mark(scaling: Scaling | None, ttl_s: int | None) -> str:
+    """What a config keeps of an endpoint that is paused, as far as it had that: ``1-4@5 ttl=28800``."""
+    return " ".join([*([str(scaling)] if scaling else []), *([f"{_LIVES}{ttl_s}"] if ttl_s else [])])
 
 
 def _unpaused(config: Config) -> Call:

@@ -150,12 +150,15 @@ class Found:
 class Inventory:
     """What was found in every region looked at, and where looking failed.
 
-    ``role``: the calls that remove the roles that are ours and that nothing uses, if they were asked for.
+    ``model``, ``endpoint``: what was looked for; None: of whatever model, of whatever name. ``role``: the calls that
+    remove the roles that are ours and that nothing uses, if they were asked for.
     """
 
     found: Mapping[str, Found]
     failed: Mapping[str, JinaSMError]
     role: tuple[Call, ...] = ()
+    model: catalog.Model | None = None
+    endpoint: str | None = None
 
 
 def offer(model: str, *, session: Any = None, known: catalog.Catalog | None = None) -> Offer:
@@ -472,20 +475,24 @@ def _unmake_role(agreed: Iterable[Plan], aws: Any, on_event: Listener | None, cl
 def status(
     *,
     model: str | None = None,
+    name: str | None = None,
     regions: Sequence[str] | None = None,
     logs: bool = False,
     role: bool = False,
     session: Any = None,
     known: catalog.Catalog | None = None,
 ) -> Inventory:
-    """What there is of ours, in the regions given or in all of the catalogue's, of one model or of all.
+    """What there is of ours, in the regions given or in all of the catalogue's: of one model, of one name, or all.
 
-    ``logs``: also the log groups of the endpoints, which go by name. ``role``: also the roles that are ours and that
-    nothing uses.
+    ``name``: one endpoint's alone, with or without its ``jina-sm-``. ``logs``: also the log groups of the endpoints,
+    which go by name. ``role``: also the roles that are ours and that nothing uses.
     """
     known = known or catalog.load()
     aws = session or default_session()
-    key = known.model(model).key if model else None
+    row = None if model is None else known.model(model)
+    if name is not None and not catalog.is_name(name):
+        raise InputError(f"no endpoint can be called {name!r}", cure="A name has letters, digits and hyphens.")
+    wanted = None if name is None else catalog.endpoint_called(name)
     for region in regions or ():
         known.check_region(region)
     looked_at = tuple(regions or known.regions)
@@ -493,7 +500,8 @@ def status(
 
     def at(region: str, _: threading.Event) -> Found:
         try:
-            return Found(region=region, state=ControlPlane(aws, region).ours(model=key, logs=logs))
+            state = ControlPlane(aws, region).ours(model=row, endpoint=wanted, logs=logs)
+            return Found(region=region, state=state)
         except JinaSMError as error:
             if disabled(error):
                 return Found(region=region, skipped=True)
@@ -506,7 +514,38 @@ def status(
         role_arn, removal = execution_role_left(aws, looked_at[0])
         if removal and not failed and not _used(role_arn, done, aws):
             left += removal
-    return Inventory(found=MappingProxyType(done), failed=MappingProxyType(failed), role=left)
+    return Inventory(
+        found=MappingProxyType(done), failed=MappingProxyType(failed), role=left, model=row, endpoint=wanted
+    )
+
+
+def found(
+    target: str,
+    *,
+    regions: Sequence[str] | None = None,
+    logs: bool = False,
+    session: Any = None,
+    known: catalog.Catalog | None = None,
+) -> Inventory:
+    """As ``status``, of what one word stands for: a model, or the name of one endpoint.
+
+    Raises InputError for what is neither a model nor the name of anything there.
+    """
+    known = known or catalog.load()
+    try:
+        model = known.model(target).key
+    except InputError:
+        if not catalog.is_name(target):
+            raise
+    else:
+        return status(model=model, regions=regions, logs=logs, session=session, known=known)
+    inventory = status(name=target, regions=regions, logs=logs, session=session, known=known)
+    if not inventory.failed and all(each.state.empty for each in inventory.found.values()):
+        raise InputError(
+            f"{target!r} is neither a model nor an endpoint that this tool made{catalog.nearest(target, known.models)}",
+            cure="`jina-sm status` lists yours.",
+        )
+    return inventory
 
 
 def fleet(
@@ -537,6 +576,7 @@ def fleet(
 def teardown(
     *,
     model: str | None = None,
+    name: str | None = None,
     regions: Sequence[str] | None = None,
     logs: bool = False,
     session: Any = None,
@@ -545,16 +585,24 @@ def teardown(
     on_event: Listener | None = None,
     clock: Clock = Clock(),  # noqa: B008
 ) -> Inventory:
-    """Removes all of ours (of one model, or of every one), then looks again: what it returns is what is left.
+    """Removes all of ours, of one model, or of one name, then looks again: what it returns is what is left.
 
-    Only what carries our tags is removed; log groups, if the inventory has them, by their endpoint's name. Roles that
-    one may not remove stay, and the inventory says so. Raises
-    PartialError where a region could not be listed or emptied.
+    >>> teardown(model="jina-embeddings-v3", name="staging")  # that endpoint, and no other of the model
+
+    ``inventory``: what was shown, so that this and nothing else is removed. Only what carries our tags is; log groups,
+    if the inventory has them, by their endpoint's name. Roles that one may not remove stay, and the inventory says so.
+    Raises PartialError where a region could not be listed or emptied.
     """
-    aws, known = session or default_session(), known or catalog.load()
-    key = known.model(model).key if model else None
-    role = model is None and not regions
-    inventory = inventory or status(model=model, regions=regions, logs=logs, role=role, session=aws, known=known)
+    aws = session or default_session()
+    inventory = inventory or status(
+        model=model,
+        name=name,
+        regions=regions,
+        logs=logs,
+        role=model is None and name is None and not regions,
+        session=aws,
+        known=known,
+    )
 
     def empty(region: str, stop: threading.Event) -> State:
         walk = Walk(ControlPlane(aws, region), on_event, clock, stop)
@@ -566,7 +614,7 @@ def teardown(
                 refusals.append(error)
         if refusals:
             raise refusals[0]
-        left = walk.control.ours(model=key)
+        left = walk.control.ours(model=inventory.model, endpoint=inventory.endpoint)
         if gone := inventory.found[region].state.logs:
             left = replace(left, logs=tuple(name for name in walk.control.log_groups() if name in gone))
         if not left.empty:
@@ -590,7 +638,7 @@ def teardown(
         except AuthError as error:  # who may not make roles can still tear down; a role costs nothing
             _log.info("roles stay: %s", error)
     left = {region: Found(region=region, skipped=found.skipped) for region, found in inventory.found.items()}
-    return Inventory(found=MappingProxyType(left), failed=MappingProxyType({}), role=kept)
+    return replace(inventory, found=MappingProxyType(left), failed=MappingProxyType({}), role=kept)
 
 
 def _used(role_arn: str, found: Mapping[str, Found], aws: Any) -> bool:
@@ -779,14 +827,14 @@ class Walk:
                 cure = (
                     f"Endpoint {name} is {state.endpoints[0].status} and will be billed: run the same command to go on"
                 )
-                cure += ", or `jina-sm teardown`."
+                cure += f", or `jina-sm teardown {name}`."
             elif (steps := plans.rollback(self._made, state)) or self._unscaled(name):
                 back = scaling.set_to(name, scaled, None) if self._unscaled(name) and _in_service(state, name) else []
                 self.take([*back, *steps])
             elif any(endpoint.status == "InService" and endpoint.ours for endpoint in state.endpoints):
                 cure = f"Endpoint {name} is in service all the same; run the same command to finish."
         except JinaSMError as another:
-            cure = f"Rolling back failed too ({another.message}): `jina-sm teardown` removes what is left."
+            cure = f"Rolling back failed too ({another.message}): `jina-sm teardown {name}` removes what is left."
         if cure and isinstance(error, JinaSMError):
             error.cure = " ".join(each for each in (error.cure, cure) if each)
 

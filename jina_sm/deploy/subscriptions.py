@@ -63,9 +63,10 @@ class Cancellation:
         """Raises DeployError where ours would go on billing, or where it could not be looked."""
         if ours := [use for use in self.uses if use.ours and use.bills]:
             named = ", ".join(f"{use.name} in {use.region}" for use in ours)
+            cures = " and ".join(f"`jina-sm teardown {name}`" for name in dict.fromkeys(use.name for use in ours))
             raise DeployError(
                 f"{named} would go on running and billing",
-                cure=f"`jina-sm teardown {self.model}` first, or pass --leave-running.",
+                cure=f"{cures} first, or pass --leave-running.",
             )
         if self.failed:
             named = "; ".join(f"{region}: {error}" for region, error in self.failed.items())
@@ -138,7 +139,7 @@ def unsubscribe(
 
 
 def _uses(control: ControlPlane, known: catalog.Catalog, model: catalog.Model) -> Iterator[Use]:
-    state = control.ours(model=model.key)
+    state = control.ours(model=model)
     for endpoint in state.endpoints:
         yield _use(control.region, endpoint, ours=True)
     yield from (Use(region=control.region, name=name, status="Paused", ours=True) for name in state.paused)

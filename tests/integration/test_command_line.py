@@ -107,9 +107,11 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("deploy", "jina-embeddings-v4", "-r", "us-east-1"), 2, "--package-arn"),
     (("subscribe", "jina-reranker-v3"), 1, "listing of jina-reranker-v3 is not in the catalogue"),
     (("subscribe", V3), 2, "pass --yes"),
-    (("teardown",), 2, "Name a model, or pass --all"),
-    (("teardown", V3, "--all"), 2, "Name a model, or pass --all"),
-    (("teardown", "nothing"), 2, "no model 'nothing'"),
+    (("teardown",), 2, "Name a model or an endpoint, or pass --all"),
+    (("teardown", V3, "--all"), 2, "Name a model or an endpoint, or pass --all"),
+    (("teardown", "nothing"), 2, "'nothing' is neither a model nor an endpoint that this tool made"),
+    (("teardown", "no thing"), 2, "no model 'no thing'"),
+    (("status", "jina-embedings-v3"), 2, "an endpoint that this tool made; did you mean 'jina-embeddings-v3'"),
     (("status", "-r", "mars"), 2, "no model packages in region 'mars'"),
     (("embed", "-r", "us-east-1"), 2, "nothing to read"),
     (("embed", "", "-r", "us-east-1"), 2, "texts[0] is empty"),
@@ -249,6 +251,26 @@ def test_a_region_that_cannot_be_listed_is_named_and_fails_the_command(
         assert region in err.partition(" could not be listed: ")[0]
     code, _, err = run("teardown", "--all", "--yes", "-r", "us-east-1")
     assert (code, "not authorized" in err) == (1, True)
+
+
+@pytest.mark.usefixtures("deployed")
+def test_one_endpoint_of_a_model_is_looked_at_and_torn_down_by_its_name(run: Run) -> None:
+    def names(target: str) -> list[str]:
+        said = json.loads(run("status", target, "-r", "us-east-1", "--json")[1])
+        return [each["name"] for each in said["us-east-1"]["endpoints"]]
+
+    code, _, err = run("deploy", V3, "-r", "us-east-1", "--yes")
+    assert (code, f"Billed until `jina-sm teardown {V3}`." in err) == (0, True)
+    code, _, err = run("deploy", V3, "-r", "us-east-1", "--name", "staging", "--yes")
+    assert (code, "Billed until `jina-sm teardown jina-sm-staging`." in err) == (0, True)
+    assert (names("staging"), len(names(V3))) == (["jina-sm-staging"], 2)
+    code, out, err = run("teardown", "jina-sm-staging", "--yes")
+    assert (code, "jina-sm-embeddings-v3" in err) == (0, False)
+    assert out.endswith("schedules of jina-sm-staging: none is left\n")
+    assert names(V3) == ["jina-sm-embeddings-v3"]
+    code, out, _ = run("teardown", V3, "--yes", "--logs")
+    assert (code, out.endswith(f"schedules, log groups of {V3}: none is left\n")) == (0, True)
+    assert names(V3) == []
 
 
 def test_help_imports_nothing_heavy() -> None:

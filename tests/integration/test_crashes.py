@@ -34,6 +34,7 @@ def spec(**more: Any) -> Spec:
 
 
 SMALL, GUARDED = spec(), spec(autoscaling={"max": 3}, ttl="8h")
+OTHER = spec(autoscaling={"max": 3}, ttl="8h", name="other")
 LARGE = spec(autoscaling={"max": 3}, ttl="8h", instance_type="ml.g5.2xlarge")
 FLEET = f'[defaults]\nregions = ["{REGION}"]\n[[models]]\nmodel = "{V3}"\n[[models]]\nmodel = "{RERANKER}"\n'
 
@@ -62,6 +63,12 @@ def left(aws: Any) -> None:
     """The endpoint is gone, and what belonged to it is not."""
     deployed(aws)
     aws.client("sagemaker").delete_endpoint(EndpointName=NAME)
+
+
+def twice(aws: Any) -> None:
+    """Two endpoints of one model."""
+    deployed(aws)
+    run.deploy(OTHER, session=aws)
 
 
 def fleet(aws: Any) -> None:
@@ -126,7 +133,7 @@ COMMANDS: dict[str, Command] = {
         paused,
         lambda aws: guards.resume(V3, regions=[REGION], session=aws),
         ("resume", V3, *WHERE, "--yes"),
-        4,
+        6,  # group and schedule, as before; the endpoint; target and policy; the mark away
     ),
     "resume --ttl": Command(
         paused,
@@ -140,6 +147,12 @@ COMMANDS: dict[str, Command] = {
         lambda aws: run.teardown(model=V3, regions=[REGION], logs=True, session=aws),
         ("teardown", V3, *WHERE, "--logs", "--yes"),
         8,
+    ),
+    "teardown NAME": Command(
+        twice,
+        lambda aws: run.teardown(name="other", regions=[REGION], session=aws),
+        ("teardown", "other", *WHERE, "--yes"),
+        7,  # nothing of the other one
     ),
     "teardown --all": Command(
         logged,
@@ -164,6 +177,7 @@ PROCESSES = [
     ("resume", 1, "after"),
     ("orphans --remove", 3, "after"),
     ("teardown --logs", 3, "after"),
+    ("teardown NAME", 3, "after"),
 ]
 
 

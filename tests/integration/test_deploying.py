@@ -13,7 +13,7 @@ from jina_sm import Client, Spec, errors
 from jina_sm.catalog import load
 from jina_sm.clock import Clock
 from jina_sm.deploy import run
-from jina_sm.deploy.plan import Call
+from jina_sm.deploy.plan import Call, State
 
 V3 = "jina-embeddings-v3"
 REGIONS = ("us-east-1", "eu-central-1")
@@ -143,6 +143,7 @@ def test_somebody_elses_endpoint_is_neither_changed_nor_removed(aws: Callable[..
     with pytest.raises(errors.NameTakenError, match="was not made by this tool"):
         run.deploy(Spec(model=V3, regions=("us-east-1",)))
     run.teardown(model=V3, regions=["us-east-1"])
+    run.teardown(name="embeddings-v3", regions=["us-east-1"])
     assert sagemaker.describe_endpoint(EndpointName="jina-sm-embeddings-v3")["EndpointStatus"] == "InService"
 
 
@@ -210,6 +211,42 @@ def test_teardown_removes_one_model_and_leaves_the_other() -> None:
     assert (len(left.configs), len(left.models)) == (1, 1)
     run.teardown()
     assert all(found.state.empty for found in run.status().found.values())
+
+
+def test_teardown_removes_one_endpoint_of_a_model_and_nothing_of_the_others(aws: Callable[..., Any]) -> None:
+    run.subscribe(V3)
+    for name in (None, "staging", "staging-2"):
+        run.deploy(Spec(model=V3, regions=("us-east-1",), name=name, autoscaling={"max": 2}, ttl="8h"))
+
+    def there() -> dict[str, State]:
+        return {part.endpoints[0].name: part for part in run.status().found["us-east-1"].state.by_endpoint()}
+
+    before = there()
+    assert {each: len(part.schedules) + len(part.targets) for each, part in before.items()} == {
+        "jina-sm-embeddings-v3": 2,
+        "jina-sm-staging": 2,
+        "jina-sm-staging-2": 2,
+    }
+    made_from = [name for part in before.values() for name in (*part.configs, *part.models)]
+    assert len(set(made_from)) == 6, "no two share a config or a model"
+    assert run.status(name="staging").found["us-east-1"].state.by_endpoint() == [before.pop("jina-sm-staging")]
+    assert run.teardown(name="staging").endpoint == "jina-sm-staging"
+    assert there() == before
+    run.teardown(name="jina-sm-staging")  # a second time there is nothing to do
+    run.teardown(name="embeddings-v3", model="jina-reranker-v2-base-multilingual")  # nor of another model
+    assert there() == before
+    assert aws("iam").get_role(RoleName="jina-sm-ttl"), "the others need it"
+    run.teardown(name="embeddings-v3")
+    assert list(there()) == ["jina-sm-staging-2"]
+
+
+@pytest.mark.parametrize("words", [{"model": ""}, {"name": ""}, {"name": "a_b"}, {"name": "jina-sm-"}])
+def test_what_can_be_no_name_is_not_taken_for_everything(words: dict[str, str]) -> None:
+    run.subscribe(V3)
+    run.deploy(Spec(model=V3, regions=("us-east-1",)))
+    with pytest.raises(errors.InputError):
+        run.teardown(**words, regions=["us-east-1"])
+    assert counts(run.status(regions=["us-east-1"])) == {"us-east-1": (1, 1, 1)}
 
 
 def test_status_looks_in_every_region_and_names_each() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from jina_sm import Client, Spec, catalog, errors, local
 from jina_sm.clock import Clock
 from jina_sm.deploy import fleetfile, guards, run, subscriptions
-from jina_sm.deploy.plan import State
+from jina_sm.deploy.plan import PAUSED_TAG, State
 from tests.conftest import Served, Told
 
 V3, RERANKER = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual"
@@ -160,6 +161,49 @@ def test_aws_deletes_the_endpoint_when_its_time_is_up_and_the_schedule_after(acc
     assert there().empty
 
 
+def test_what_had_an_end_has_it_again_when_it_is_resumed_counted_anew(typed: Callable[..., Told]) -> None:
+    run.deploy(spec(ttl="8h", **SCALED))
+    (before,) = there().schedules
+    guards.pause(V3, regions=[REGION])
+    assert there().schedules == ()
+    code, _, err = typed("resume", V3, "-r", REGION)
+    assert (code, f"{NAME}: AWS deletes it after 8h; --ttl sets another end." in err) == (2, True)
+    guards.resume(V3, regions=[REGION])
+    (after,) = there().schedules
+    assert before.ends
+    assert after.ends
+    assert (after.seconds, after.ends >= before.ends) == (28800, True)
+    assert run.plan(spec(ttl="8h", **SCALED)).empty
+    guards.pause(V3, regions=[REGION])
+    assert typed("resume", V3, "-r", REGION, "--ttl", "1h", "--yes")[0] == 0
+    assert [each.seconds for each in there().schedules] == [3600]
+
+
+def test_what_had_no_end_is_said_to_have_none_when_it_is_resumed(typed: Callable[..., Told]) -> None:
+    run.deploy(PLAIN)
+    guards.pause(V3, regions=[REGION])
+    code, _, err = typed("resume", V3, "-r", REGION, "--yes")
+    assert (code, f"{NAME}: no end is set; --ttl 8h sets one." in err) == (0, True)
+    assert there().schedules == ()
+
+
+def test_an_end_is_counted_anew_too_where_the_endpoint_of_before_is_still_going() -> None:
+    run.deploy(spec(ttl="8h"))
+    found = run.status(regions=[REGION]).found[REGION]
+    (endpoint,), ((name, config),) = found.state.endpoints, found.state.known.items()
+    marked = replace(config, tags={**config.tags, PAUSED_TAG: "ttl=28800"})
+    state = replace(found.state, endpoints=(replace(endpoint, status="Deleting"),), known={name: marked})
+    inventory = run.Inventory(found={REGION: replace(found, state=state)}, failed={})
+    (steps,) = guards.resuming(inventory).values()
+    assert [str(step).partition(":")[0] for step in steps] == [
+        f"update schedule {NAME}",
+        f"wait until {NAME} is gone",
+        f"create endpoint {NAME}",
+        f"wait until {NAME} is in service",
+        f"delete tags {name}",
+    ]
+
+
 def test_the_role_of_schedules_may_delete_what_is_ours_and_goes_with_the_last_of_it(aws: Aws) -> None:
     run.deploy(spec(ttl="8h"))
     role = aws("iam").get_role(RoleName="jina-sm-ttl")["Role"]
@@ -215,6 +259,34 @@ def test_teardown_removes_logs_if_it_is_told_and_everything_else_anyway(aws: Aws
     run.teardown(regions=[REGION], logs=True)
     (left,) = aws("logs").describe_log_groups()["logGroups"]
     assert left["logGroupName"] == "/aws/sagemaker/Endpoints/other"
+
+
+def groups(aws: Aws) -> list[str]:
+    """The endpoints that there are log groups of."""
+    found = aws("logs").describe_log_groups()["logGroups"]
+    return [each["logGroupName"].removeprefix("/aws/sagemaker/Endpoints/") for each in found]
+
+
+def test_logs_that_an_earlier_teardown_left_are_found_by_the_name_that_the_endpoint_had(aws: Aws) -> None:
+    for name in (NAME, "jina-sm-other"):
+        aws("logs").create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{name}")
+    run.deploy(PLAIN)
+    run.teardown(model=V3, regions=[REGION])
+    run.teardown(model=V3, regions=[REGION], logs=True)
+    assert groups(aws) == ["jina-sm-other"]
+    run.teardown(name="other", regions=[REGION], logs=True)
+    assert groups(aws) == []
+
+
+def test_logs_of_an_endpoint_that_is_another_models_stay(aws: Aws) -> None:
+    run.subscribe(RERANKER)
+    aws("logs").create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{NAME}")
+    run.deploy(spec(model=RERANKER, name="embeddings-v3"))
+    run.teardown(model=V3, regions=[REGION], logs=True)
+    assert groups(aws) == [NAME]
+    guards.pause(RERANKER, regions=[REGION])
+    run.teardown(model=V3, regions=[REGION], logs=True)
+    assert groups(aws) == [NAME]
 
 
 FILE = f"""

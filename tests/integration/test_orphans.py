@@ -95,6 +95,31 @@ def test_a_target_whose_config_has_gone_too_is_known_by_its_own_tags(aws: Aws) -
     assert [kind for kind, *_ in found()] == ["scaling target", "model"]
 
 
+def test_a_log_without_endpoint_is_found_and_removed_only_if_it_is_named(
+    account: Served, aws: Aws, typed: Typed
+) -> None:
+    group, theirs = f"/aws/sagemaker/Endpoints/{NAME}", "/aws/sagemaker/Endpoints/jina-sm-by-hand"
+    account.deploy(name="jina-sm-by-hand")
+    for each in (group, theirs):
+        aws("logs").create_log_group(logGroupName=each)
+    run.deploy(PLAIN)
+    aged(account, 25)
+    logs = lambda: [name for kind, name, *_ in found() if kind == "log group"]  # noqa: E731
+    assert logs() == []
+    guards.pause(V3, regions=[REGION])
+    assert logs() == [], "it may come back"
+    guards.resume(V3, regions=[REGION])
+    aged(account, 25)
+    assert typed("orphans", "-r", REGION, "--remove", "--yes")[0] == 0
+    assert ("log group", group, "without endpoint", False) in found(), "it stays where its endpoint is removed"
+    assert typed("orphans", "-r", REGION, "--remove", "--yes")[0] == 0
+    assert logs() == [group]
+    code, out, _ = typed("orphans", group, "-r", REGION, "--remove", "--yes")
+    assert (code, out.endswith("removed 1\n")) == (0, True)
+    (left,) = aws("logs").describe_log_groups()["logGroups"]
+    assert left["logGroupName"] == theirs
+
+
 def test_what_is_paused_is_no_orphan() -> None:
     run.deploy(PLAIN)
     guards.pause(V3)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 
 from jina_sm import Spec, errors, local
 from jina_sm.clock import Clock
 from jina_sm.deploy import roles, run
+from jina_sm.deploy.aws import execution_role
 from tests.conftest import Served
 
 V3, REGION, OTHER = "jina-embeddings-v3", "us-east-1", "eu-central-1"
@@ -48,6 +50,18 @@ def patient() -> tuple[Clock, list[float]]:
 def test_without_a_role_the_error_says_how_to_have_one_made() -> None:
     with pytest.raises(errors.InputError, match="--create-role"):
         run.plan(PLAIN)
+
+
+def test_a_role_that_is_not_on_the_first_page_is_found(aws: Aws) -> None:
+    studio, trust = "AmazonSageMaker-ExecutionRole-20260101T000000", '{"Service": "sagemaker.amazonaws.com"}'
+    arn = aws("iam").create_role(RoleName=studio, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    others = 0
+    while aws("iam").list_roles(MaxItems=1)["Roles"][0]["RoleName"] == studio:  # the order is nobody's
+        others += 1
+        aws("iam").create_role(RoleName=f"other-{others}", AssumeRolePolicyDocument="{}")
+    session = boto3.Session()
+    session.events.register("before-parameter-build.iam.ListRoles", lambda params, **_: params.update(MaxItems=1))
+    assert execution_role(session, REGION) == arn
 
 
 def test_the_role_is_in_the_plan_is_made_and_is_there_the_next_time(aws: Aws, typed: Typed) -> None:

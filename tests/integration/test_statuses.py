@@ -49,7 +49,7 @@ DEPLOY: dict[str, Cell] = {
     "InService": (),
     "Deleting": (GONE, *MADE),
     "Failed": (*AWAY, *MADE),
-    **dict.fromkeys(BROKEN, (errors.EndpointFailedError, f"`jina-sm teardown {V3} --region {REGION}`, then deploy")),
+    **dict.fromkeys(BROKEN, (errors.EndpointFailedError, f"`jina-sm teardown {NAME} --region {REGION}`, then deploy")),
 }
 CHANGE: dict[str, Cell] = {
     "Creating": (UP, *CHANGED),
@@ -59,7 +59,7 @@ CHANGE: dict[str, Cell] = {
     "InService": CHANGED,
     "Deleting": (GONE, "create_endpoint_config", *MADE, "delete_endpoint_config"),
     "Failed": (*AWAY, "create_endpoint_config", *MADE, "delete_endpoint_config"),
-    **dict.fromkeys(BROKEN, (errors.EndpointFailedError, f"`jina-sm teardown {V3} --region {REGION}`, then deploy")),
+    **dict.fromkeys(BROKEN, (errors.EndpointFailedError, f"`jina-sm teardown {NAME} --region {REGION}`, then deploy")),
 }
 PAUSE: dict[str, Cell] = {
     **dict.fromkeys(MOVING, ("add_tags", SETTLED, *AWAY)),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import boto3
 import pytest
 
 from jina_sm import Spec, errors, local
@@ -83,6 +84,16 @@ def test_a_subscription_whose_payment_failed_is_not_called_one(account: Served, 
         assert "Put a valid payment method on the account." in err
     local.change_scenario(account.port, payment="")
     assert typed("subscribe", V3)[1].startswith("already subscribed")
+
+
+def test_an_entitlement_that_is_not_on_the_first_page_counts_too(account: Served) -> None:
+    local.change_scenario(account.port, payment="INVALID_PAYMENT_INSTRUMENT")
+    session = boto3.Session()
+    first = iter([{"agreementEntitlements": [{"status": "PROVISIONED"}], "nextToken": "more"}])
+    operation = "after-call.marketplace-agreement.GetAgreementEntitlements"
+    session.events.register(operation, lambda parsed, **_: parsed.update(next(first, {})))
+    with pytest.raises(errors.DeployError, match="INVALID_PAYMENT_INSTRUMENT"):
+        run.subscribe(V3, session=session)
 
 
 def test_a_subscription_that_tells_of_no_entitlement_is_not_waited_for(account: Served) -> None:
@@ -199,7 +210,7 @@ def test_cancelling_says_what_would_bill_on_and_refuses_while_ours_runs(account:
     assert "others" not in err
     assert all(len(line) <= 80 for line in err.splitlines() if not line.startswith("error"))
     assert run.subscription(V3) is not None
-    with pytest.raises(errors.DeployError, match="teardown"):
+    with pytest.raises(errors.DeployError, match="`jina-sm teardown jina-sm-embeddings-v3` first"):
         subscriptions.unsubscribe(V3)
     code, out, _ = typed("unsubscribe", V3, "--yes", "--leave-running", "--json")
     assert (code, json.loads(out)["cancelled"]) == (0, [mine.agreement_id])

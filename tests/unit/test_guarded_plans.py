@@ -144,8 +144,19 @@ def test_pausing_keeps_what_the_endpoint_was_made_from_and_how_it_scaled() -> No
         f"wait until {NAME} is gone", "delete_schedule", "delete_schedule_group",
     ]  # fmt: skip
     assert steps[0] == Call(
-        "add_tags", {"ResourceArn": f"arn/{CONFIG}", "Tags": [{"Key": PAUSED_TAG, "Value": "1-4@5"}]}
+        "add_tags", {"ResourceArn": f"arn/{CONFIG}", "Tags": [{"Key": PAUSED_TAG, "Value": "1-4@5 ttl=28800"}]}
     )
+
+
+@pytest.mark.parametrize("mark", ["1-4@5 ttl=28800", "1-4@5", "0-4@5 waiting ttl=60", "ttl=60", "", "ttl=soon"])
+def test_what_a_pause_keeps_is_read_back_as_far_as_there_was_any(mark: str) -> None:
+    config = kept(mark)[CONFIG]
+    assert (str(config.scaling), config.ttl_s) == {
+        "1-4@5 ttl=28800": ("1-4@5", 28800),
+        "1-4@5": ("1-4@5", None),
+        "0-4@5 waiting ttl=60": ("0-4@5 waiting", 60),
+        "ttl=60": ("None", 60),
+    }.get(mark, ("None", None))
 
 
 def test_pausing_on_does_not_forget_how_it_scaled() -> None:

@@ -94,7 +94,7 @@ def test_somebody_elses_endpoint_is_not_touched() -> None:
 
 @pytest.mark.parametrize("status", ["OutOfService", "UpdateRollbackFailed"])
 def test_an_endpoint_that_needs_a_person_is_left_to_one(status: str) -> None:
-    with pytest.raises(errors.EndpointFailedError, match="jina-sm teardown jina-embeddings-v3"):
+    with pytest.raises(errors.EndpointFailedError, match=f"jina-sm teardown {NAME} "):
         plan.deployment(DESIRED, State(endpoints=(endpoint(status),)))
 
 
