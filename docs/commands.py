@@ -28,12 +28,15 @@ interrupted, and the same command goes on from what is there.
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ("jina-sm",)) -> Iterator[tuple[str, click.Command]]:
-    """Every command that does something, by the words that are typed, in the order of --help."""
+    """Every command that does something, by the words that are typed, in the order of --help.
+
+    A group may do something by itself, as `jina-sm quota` does.
+    """
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield " ".join(path), command
     if isinstance(command, click.Group):
         for name, each in command.commands.items():
             yield from leaves(each, (*path, name))
-    else:
-        yield " ".join(path), command
 
 
 def page() -> str:

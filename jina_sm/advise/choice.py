@@ -240,8 +240,9 @@ class _Asked:
 
     def fact(self, name: str, without: str | None = None) -> str:
         """What a condition is about: what follows from the answers, else an answer itself."""
-        kind, _, way = name.partition(".")
+        about, _, way = name.partition(".")
         follows: Mapping[str, Callable[[], str]] = {
+            "kind": lambda: self.known.model(self.needs.model).kind,
             "in_time": lambda: self.in_time(way),
             "length": self.length,
             "request": self.request,
@@ -252,7 +253,7 @@ class _Asked:
             "residency": lambda: "yes" if self.needs.residency else "no",
             "commercial": lambda: "yes" if self.needs.commercial else "no",
         }
-        return follows[kind]() if kind in follows else str(getattr(self.needs, name))
+        return follows[about]() if about in follows else str(getattr(self.needs, name))
 
     @property
     def region(self) -> str:
@@ -428,9 +429,6 @@ def _next(way: str | None, asked: _Asked) -> Iterator[str]:
 
 def _ask(asked: _Asked) -> str:
     """The command that asks a model of this kind something."""
-    match asked.known.model(asked.needs.model).kind:
-        case "reranker":
-            return "jina-sm rerank 'What do bees make?' 'Bees make honey.' 'Wasps make paper.'"
-        case "reader":
-            return "jina-sm read page.html"
+    if asked.known.model(asked.needs.model).kind == "reranker":
+        return "jina-sm rerank 'What do bees make?' 'Bees make honey.' 'Wasps make paper.'"
     return "jina-sm embed 'Bees make honey.'"

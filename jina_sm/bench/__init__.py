@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jina_sm.bench.endpoint import Endpoint as Endpoint
     from jina_sm.bench.endpoint import Price as Price
     from jina_sm.bench.endpoint import opened as opened
+    from jina_sm.bench.endpoint import priced as priced
     from jina_sm.bench.load import Rules as Rules
     from jina_sm.bench.metrics import Setting as Setting
     from jina_sm.bench.plan import Plan as Plan
@@ -32,6 +33,7 @@ _HOMES = {
     "Rules": "load",
     "Setting": "metrics",
     "opened": "endpoint",
+    "priced": "endpoint",
     "published_grid": "plan",
     "run": "runs",
 }

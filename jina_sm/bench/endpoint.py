@@ -26,11 +26,15 @@ KINDS = ("embedding", "multi-vector", "clip", "reranker")
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """USD an hour for as long as it stands, or for a million tokens; ``source`` says whose figure it is."""
+    """USD an hour for as long as it stands, or for a million tokens; ``source`` says whose figure it is.
+
+    ``unknown``: why there is none.
+    """
 
     usd_per_hour: float | None = None
     usd_per_1m_tokens: float | None = None
     source: str | None = None
+    unknown: str = ""
 
     @property
     def known(self) -> bool:
@@ -151,7 +155,7 @@ def opened(
         kind=found.kind,
         model=model,
         transport=transport,
-        price=price if price is not None and price.known else published_price(found, known, model),
+        price=price if price is not None and price.known else published_price(found),
         task=task,
         dimensions=dimensions,
         billed=not _here(found, environ),
@@ -175,37 +179,32 @@ def distinct(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     return found
 
 
-def published_price(target: Target, known: Catalog, model: Model) -> Price:
-    """What the catalogue knows, with its date: of SageMaker one instance of the model's first type and its software."""
-    prices = known.prices
+def published_price(target: Target) -> Price:
+    """That of the API, with its date; what an endpoint of SageMaker costs depends on what it is: see ``priced``."""
     if target.kind == "jina-api":
         from jina_sm.bench import published
 
         usd = published.figures()["summary"]["price_usd_per_1m_tokens"]["jina_api"]
         return Price(usd_per_1m_tokens=usd, source=f"published {published.figures()['date']}, the tier of 1B tokens")
-    if target.kind == "sagemaker" and model.instances:
-        kind, region = model.instances[0], target.region or ""
-        if instance := prices.instances.get(kind, {}).get(region):
-            total = float(instance) + float(prices.software)
-            return Price(
-                usd_per_hour=total, source=f"published {prices.date}: one {kind} in {region} with its software"
-            )
     return Price()
 
 
-def instances_at(endpoint: Endpoint) -> Endpoint:
-    """With the price of as many instances as DescribeEndpoint says there are, where the price is the published one."""
-    count = endpoint.transport.instances() if endpoint.kind == "sagemaker" else None
-    price = endpoint.price
-    if not count or count == 1 or price.usd_per_hour is None or not (price.source or "").startswith("published"):
+def priced(endpoint: Endpoint, known: Catalog) -> Endpoint:
+    """Of SageMaker, with the price of the instances that it has now and of their software, unless one was given."""
+    if endpoint.kind != "sagemaker" or endpoint.price.known:
         return endpoint
-    return replace(
-        endpoint,
-        price=Price(
-            usd_per_hour=price.usd_per_hour * count,
-            source=f"{price.source}, times {count}",
-        ),
+    from jina_sm.deploy import cost
+
+    there = parse(endpoint.target)
+    found = cost.of_endpoint(there.region or "", there.endpoint_name or "", endpoint.model.key, known=known)
+    parts, usd = [part for part in found.parts if part.count], found.usd_per_hour
+    of = "; ".join(
+        f"{part.count} x {part.instance_type}: instance {part.instance.source}, software {part.software.source}"
+        for part in parts
     )
+    if not usd:
+        return replace(endpoint, price=Price(unknown=found.unknown or of or "it has no instance"))
+    return replace(endpoint, price=Price(usd_per_hour=float(usd), source=of))
 
 
 def address(target: Target, environ: Mapping[str, str] = os.environ) -> str | None:

@@ -128,7 +128,10 @@ def run(
         raise InputError("two targets have the same name", cure="NAME=TARGET names one.")
     for each in targets:
         if plan.rules.usd is not None and each.billed and not each.price.known:
-            raise InputError(f"there is a ceiling in USD, and no price of {each.name}", cure="Give --usd-per-hour.")
+            why = f" ({each.price.unknown})" if each.price.unknown else ""
+            raise InputError(
+                f"there is a ceiling in USD, and no price of {each.name}{why}", cure="Give --usd-per-hour."
+            )
     began_at, began = datetime.now(UTC), clock.now()
     ready = [_Ready(each, plan, clock) for each in targets]
     hourly = sum(each.price.usd_per_hour or 0.0 for each in targets if each.billed)

@@ -97,7 +97,7 @@ def _apart(context: click.Context, param: click.Parameter, value: tuple[str, ...
     help="Give a target up after so many in a row.",
 )  # fmt: skip
 @click.option("--max-failed-share", type=float, metavar="SHARE", help="... or at this share of the last 100 requests.")
-@click.option("--usd-per-hour", multiple=True, callback=_apart, metavar="[NAME=]USD", help="Instead of the published.")
+@click.option("--usd-per-hour", multiple=True, callback=_apart, metavar="[NAME=]USD", help="Instead of what AWS says.")
 @click.option("--usd-per-1m-tokens", multiple=True, callback=_apart, metavar="[NAME=]USD", help="Of an API.")
 @click.option(
     "--time-scale", multiple=True, callback=_apart, metavar="[NAME=]X", help="Of an endpoint that plays another."
@@ -350,7 +350,7 @@ def _endpoints(targets: tuple[str, ...], plan: Plan, asked: dict[str, Any]) -> l
             dimensions=asked["dimensions"],
             api_key=key,
         )
-        found.append(endpoint.instances_at(opened))
+        found.append(endpoint.priced(opened, known))
     return endpoint.distinct(found)
 
 
@@ -362,7 +362,7 @@ def _say_plan(endpoints: list[Endpoint], plan: Plan, foreseen: Forecast) -> None
         elif price.usd_per_1m_tokens is not None:
             said = f"{price.usd_per_1m_tokens:g} USD per 1M tokens ({price.source})"
         else:
-            said = "no price known: --usd-per-hour"
+            said = f"no price known{f' ({price.unknown})' if price.unknown else ''}: --usd-per-hour"
         local = "" if each.billed else "; on this machine, nothing is billed"
         scale = f"; time scale {each.time_scale:g}" if each.time_scale != 1 else ""
         show.say(f"{each.name}: {each.target}")

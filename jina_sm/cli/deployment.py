@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jina_sm.cli import show
+from jina_sm.cli import amounts, show
 from jina_sm.errors import DeployError, JinaSMError, PartialError
 
 if TYPE_CHECKING:
@@ -35,6 +35,13 @@ regions_option = click.option(
 )
 everywhere_option = click.option(
     "--region", "-r", "regions", multiple=True, metavar="REGION", help="Again for each; default: all there are."
+)
+ceiling_option = click.option(
+    "--max-usd-per-hour",
+    "ceiling",
+    metavar="USD",
+    callback=amounts.exact,
+    help="Refuse what may cost more than that, scaled out to the most, or what is not known to cost less.",
 )
 profile_option = click.option("--profile", metavar="NAME", help="The AWS profile, instead of the environment's.")
 
@@ -101,6 +108,7 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 @click.option("--shared-licence", is_flag=True, help="Another account shares its subscription with this one.")
 @click.option("--no-preflight", is_flag=True, help="Don't look at quotas, package and permissions; AWS will say.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be changed and what it costs; do nothing.")
+@ceiling_option
 @profile_option
 @show.yes_option
 @show.json_option
@@ -120,6 +128,7 @@ def deploy(
     shared_licence: bool,
     no_preflight: bool,
     only_plan: bool,
+    ceiling: Decimal | None,
     profile: str | None,
     yes: bool,
     as_json: bool,
@@ -131,7 +140,7 @@ def deploy(
     stand.
     """
     from jina_sm import catalog
-    from jina_sm.deploy import fleetfile, run, spec
+    from jina_sm.deploy import cost, fleetfile, run, spec
 
     settings = {
         "instance_type": instance_types[0] if len(instance_types) == 1 else None,
@@ -160,13 +169,13 @@ def deploy(
     plans = run.plan_all(wanted, session=aws, known=known, **options)
     flat = len(plans) == 1 and not file
     if only_plan and as_json:
-        said = [_plan_json(plan) for plan in plans]
-        return show.json(said[0] if flat else said)
-    _show_plans(plans, click.echo if only_plan else show.say)
+        show.json(_plan_json(plans[0]) if flat else [_plan_json(plan) for plan in plans])
+    else:
+        _show_plans(plans, click.echo if only_plan else show.say)
+    cost.check_ceiling((there.most_usd_per_hour for plan in plans for there in plan.regions.values()), ceiling)
     if only_plan:
         return None
-    if any(not plan.empty for plan in plans):
-        show.confirm("Deploy this?", yes)
+    show.confirm("Deploy this?", yes or all(plan.empty for plan in plans))
     endpoints = _run(plans, aws, as_json)
     if as_json:
         told = {

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jina_sm.cli import show
-from jina_sm.cli.deployment import endpoint_json, everywhere_option, profile_option, reported, session, show_failures
+from jina_sm.cli.deployment import (
+    ceiling_option,
+    endpoint_json,
+    everywhere_option,
+    profile_option,
+    reported,
+    session,
+    show_failures,
+)
 
 if TYPE_CHECKING:
     from jina_sm.deploy.guards import Steps
@@ -55,11 +64,18 @@ def pause(target: str, regions: tuple[str, ...], profile: str | None, yes: bool,
     metavar="DURATION",
     help="AWS deletes the endpoint after it (90m, 8h, 2d).  [default: as before the pause]",
 )
+@ceiling_option
 @profile_option
 @show.yes_option
 @show.json_option
 def resume(
-    target: str, regions: tuple[str, ...], ttl: str | None, profile: str | None, yes: bool, as_json: bool
+    target: str,
+    regions: tuple[str, ...],
+    ttl: str | None,
+    ceiling: Decimal | None,
+    profile: str | None,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Bring back the endpoints of a MODEL, or the one of a NAME, that were paused, or deleted by their --ttl.
 
@@ -75,6 +91,7 @@ def resume(
             show.say(str(check))
     spent = cost.resumed(inventory, steps, session=aws)
     usd = cost.total(each.usd_per_hour for each in spent.values())
+    cost.check_ceiling((each.most_usd_per_hour for each in spent.values()), ceiling)
     price = [f"In service: {usd or 'unknown'} USD an hour."] if spent else []
     _agreed(steps, "Resume this?", yes, [*price, *_ends(guards.ends(steps))])
     with reported(as_json), show.progress(_regions(steps)) as listener:

@@ -25,7 +25,7 @@ _WHO = ("viewer", "operator", "caller", "role-maker", *_ROLES)
     metavar="REGION",
     help="Make and invoke endpoints only there; again for each.",
 )
-@click.option("--role-arn", help="The execution role that is passed, instead of jina-sm-execution.")
+@click.option("--role-arn", help="The execution role that is passed, and looked at, instead of jina-sm-execution.")
 @click.option("--vpc", is_flag=True, help="Let the execution role stand in a VPC.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="DIR", help="Write all as files instead.")
 @show.json_option

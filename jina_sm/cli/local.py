@@ -99,15 +99,23 @@ def down(port: int | None, as_json: bool) -> None:
 
 @local.command()
 @_port_option
+@click.option("--unset", is_flag=True, help="Print what takes them away again, so that this shell asks AWS.")
 @show.json_option
-def env(port: int | None, as_json: bool) -> None:
+def env(port: int | None, unset: bool, as_json: bool) -> None:
     """Print shell exports, for `eval "$(jina-sm local env)"`.
 
-    As JSON, the variables with their values; null is one to take away.
+    `eval "$(jina-sm local env --unset)"` takes them away again; what was set before is to be set again. As JSON, the
+    variables with their values; null is one to take away.
     """
     from jina_sm import local as stack
 
     found = stack.environment(_port(port))
+    if unset:
+        if as_json:
+            return show.json(dict.fromkeys(found))
+        click.echo(f"unset {' '.join(found)}")
+        show.say("This shell asks AWS again: set what it had before, such as AWS_PROFILE and AWS_REGION.")
+        return None
     # A profile or a session token of a real account would go with every request.
     away = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "JINA_SM_REGIONS")
     if as_json:

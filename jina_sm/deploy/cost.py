@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -22,7 +22,7 @@ from jina_sm.deploy.plan import MODEL_TAG, Endpoint
 from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.run import Inventory, side_by_side
 from jina_sm.deploy.steps import Call, Step
-from jina_sm.errors import JinaSMError
+from jina_sm.errors import DeployError, JinaSMError
 from jina_sm.transport.session import session as default_session
 
 Key = tuple[str, str]
@@ -51,16 +51,26 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One endpoint's, by the instances that it has now. ``unknown``: why those could not be found out."""
+    """One endpoint's, by the instances that it has now. ``unknown``: why those could not be found out.
+
+    ``peak``: how many instances of its one type it may scale out to; None: it was not asked, or has several types.
+    """
 
     parts: tuple[Part, ...]
     hours: Decimal
     unknown: str = ""
+    peak: int | None = None
 
     @property
     def usd_per_hour(self) -> Decimal | None:
         """For all instances, software included; None: not known."""
         return None if self.unknown else total(part.usd_per_hour for part in self.parts)
+
+    @property
+    def most_usd_per_hour(self) -> Decimal | None:
+        """As ``usd_per_hour``, scaled out to the most; None: not known."""
+        usd, count = self.usd_per_hour, sum(part.count for part in self.parts)
+        return None if usd is None or self.peak is None else usd / count * self.peak
 
     @property
     def accrued(self) -> Decimal | None:
@@ -77,6 +87,20 @@ def total(each: Iterable[Decimal | None]) -> Decimal | None:
             return None
         summed += usd
     return summed
+
+
+def check_ceiling(each: Iterable[Decimal | None], ceiling: Decimal | None) -> None:
+    """Raises DeployError unless all of it together is known to cost no more an hour than that. None: it may."""
+    if ceiling is None:
+        return
+    usd = total(each)
+    if usd is None:
+        raise DeployError(
+            f"what it would cost an hour at most is not known, and the ceiling is {ceiling} USD",
+            cure="Name one instance type, whose price is known.",
+        )
+    if usd > ceiling:
+        raise DeployError(f"it would cost up to {usd:.3f} USD an hour, and the ceiling is {ceiling}")
 
 
 def sources(spent: Mapping[Key, Cost]) -> dict[str, list[str]]:
@@ -124,6 +148,22 @@ def costs(
     return _priced(instances, models, ages, aws, known)
 
 
+def of_endpoint(
+    region: str, name: str, model: str, *, session: Any = None, known: catalog.Catalog | None = None
+) -> Cost:
+    """What an hour of one endpoint of a model costs, whoever made it. Never raises."""
+    known, aws = known or catalog.load(), session or default_session()
+    instances: Mapping[str, int] | str = f"there is no endpoint {name} in {region}"
+    try:
+        control = ControlPlane(aws, region)
+        if there := control.endpoint(name):
+            instances = _instances(control, there)
+    except JinaSMError as error:
+        instances = str(error)
+    key = (region, name)
+    return _priced({key: instances}, {key: model}, {}, aws, known)[key]
+
+
 def resumed(
     inventory: Inventory,
     steps: Mapping[Key, Iterable[Step]],
@@ -131,21 +171,27 @@ def resumed(
     session: Any = None,
     known: catalog.Catalog | None = None,
 ) -> dict[Key, Cost]:
-    """The costs of the endpoints that these steps make of the configs of an inventory."""
+    """The costs of the endpoints that these steps make of the configs of an inventory, and their peaks."""
     known, aws = known or catalog.load(), session or default_session()
     instances: dict[Key, Mapping[str, int] | str] = {}
     models: dict[Key, str] = {}
-    for key, some in steps.items():
-        for call in (each for each in some if isinstance(each, Call) and each.operation == "create_endpoint"):
+    peaks: dict[Key, int] = {}
+    for key, steps_of in steps.items():
+        some = [each for each in steps_of if isinstance(each, Call)]
+        for call in (each for each in some if each.operation == "create_endpoint"):
             config = str(call.params["EndpointConfigName"])
             models[key] = inventory.found[key[0]].state.known[config].tags.get(MODEL_TAG, "")
             try:
                 variant = ControlPlane(aws, key[0]).made_from(config)["ProductionVariants"][0]
                 pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
-                instances[key] = {pools[0]["InstanceType"]: variant.get("InitialInstanceCount", 1)}
+                instances[key] = {pools[0]["InstanceType"]: (count := variant.get("InitialInstanceCount", 1))}
+                scaled = [int(each.params["MaxCapacity"]) for each in some if "MaxCapacity" in each.params]
+                if len(pools) == 1:
+                    peaks[key] = max([count, *scaled])
             except (JinaSMError, LookupError) as error:
                 instances[key] = str(error)
-    return _priced(instances, models, {}, aws, known)
+    found = _priced(instances, models, {}, aws, known)
+    return {key: replace(each, peak=peaks.get(key)) for key, each in found.items()}
 
 
 def _priced(

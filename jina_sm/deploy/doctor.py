@@ -239,7 +239,9 @@ class _Look:
         checks += preflight.storage(desired)
         state = facts.attempt(lambda: facts.observed(control, desired.endpoint))
         if isinstance(state, errors.JinaSMError):
-            unseen = Check(name="name", verdict="unknown", seen=state.message, region=control.region)
+            unseen = Check(
+                name="name", verdict="unknown", seen=state.message, region=control.region, cure=state.cure or ""
+            )
             return preflight.needs(desired, State(), plans.deployment(desired, State())), [*checks, unseen]
         checks.append(preflight.name(desired, state))
         if checks[-1].verdict == "fail":

@@ -4,6 +4,7 @@ What a preflight has to know, as AWS tells it. Every look gives what it found or
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,10 +66,25 @@ def observed(control: ControlPlane, endpoint: str) -> State:
 def role(control: ControlPlane, arn: str) -> Role:
     """Raises NotThereError, AuthError, ..."""
     try:
-        said = control.asked("iam", "get_role", RoleName=arn.rpartition("/")[2])["Role"]
+        said = _looked_up(control, arn.rpartition("/")[2])
     except NotThereError:
         raise NotThereError(f"there is no role {arn}", cure="Give another with --role-arn.") from None
     return Role(arn=arn, trust=said.get("AssumeRolePolicyDocument"))
+
+
+def _looked_up(control: ControlPlane, name: str) -> Mapping[str, Any]:
+    """What IAM says of a role, also to who may list the roles and not look at this one. Raises as ``role``."""
+    try:
+        found: Mapping[str, Any] = control.asked("iam", "get_role", RoleName=name)["Role"]
+        return found
+    except errors.AuthError as refused:
+        with contextlib.suppress(errors.AuthError):
+            pages = control.pages("iam", "list_roles", page_size=1000)
+            for each in (each for page in pages for each in page["Roles"] if each["RoleName"] == name):
+                listed: Mapping[str, Any] = each
+                return listed
+        refused.cure = "`jina-sm iam viewer` prints a policy with iam:ListRoles, which is enough."
+        raise
 
 
 def package(control: ControlPlane, arn: str) -> Package:
@@ -118,9 +134,11 @@ def _simulated(
     if who.arn.endswith(":root"):  # no policy of the account's limits it
         return [iam.decided(each, {(each.action.lower(), each.resource): ("allowed", ())}) for each in wanted]
     if source is None:
-        raise errors.DeployError(f"IAM knows no policies of {who.arn}")
+        raise errors.DeployError(f"IAM knows no policies of {who.arn}", cure=preflight.AWS_SAYS)
     if ":assumed-role/" in who.arn:
-        source = str(control.asked("iam", "get_role", RoleName=source.rpartition("/")[2])["Role"]["Arn"])
+        # The ARN of a session leaves the role's path out, and the roles of single sign-on have one.
+        with contextlib.suppress(errors.AuthError):
+            source = str(_looked_up(control, source.rpartition("/")[2])["Arn"])
     found: list[Decision] = []
     for passed_to in dict.fromkeys(each.passed_to for each in wanted):
         some = [each for each in wanted if each.passed_to == passed_to]

@@ -340,7 +340,7 @@ def policy(
     """The policy document of one of ``POLICIES``.
 
     ``account=None``: the account that it is attached in, whichever that is. ``regions``: endpoints are made and
-    invoked only there. ``role_arn``: the execution role that is passed, instead of ours.
+    invoked only there. ``role_arn``: the execution role that is passed, instead of ours, and looked at beside it.
     """
     statements: dict[str, dict[str, Any]] = {}
     for need in needs(who):
@@ -353,7 +353,11 @@ def policy(
             actions.append(need.action)
     for statement in statements.values():
         statement["Action"] = _short(sorted(statement["Action"]))
-        resources = (role_arn,) if role_arn and statement["Sid"] == _PASS.sid else statement["Resource"]
+        resources = statement["Resource"]
+        if role_arn and statement["Sid"] == _PASS.sid:
+            resources = (role_arn,)
+        elif role_arn and statement["Sid"] == _LOOK_ROLES.sid:
+            resources = (*resources, role_arn)
         statement["Resource"] = _short([each.replace("{account}", account or "*") for each in resources])
     return {"Version": roles.VERSION, "Statement": list(statements.values())}
 

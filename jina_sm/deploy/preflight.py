@@ -22,6 +22,7 @@ from jina_sm.deploy.plan import Call, Desired, State, Step
 
 Verdict = Literal["ok", "warning", "fail", "unknown"]
 LISTING = "https://aws.amazon.com/marketplace/pp/"
+AWS_SAYS = "AWS says so when the calls are made, and what was made is then removed again."
 
 _TRUST = (
     '{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}'  # to be read
@@ -243,7 +244,8 @@ def role(found: Role | errors.JinaSMError, account: str, *, missing: bool = Fals
         return _check("role", "fail", f"it is of account {owner}", subject=name, cure=cure)
     trusted = trusts(found.trust)
     if trusted is None:
-        return _check("role", "unknown", "SageMaker may assume it under conditions", subject=name)
+        cure = "See in its trust policy that they hold for SageMaker in this account."
+        return _check("role", "unknown", "SageMaker may assume it under conditions", subject=name, cure=cure)
     if trusted:
         return _check("role", "ok", f"{found.arn}, which SageMaker may assume", subject=name)
     cure = f"Add to its trust policy {_TRUST}, or give another with --role-arn."
@@ -274,7 +276,7 @@ def passing(found: Sequence[Decision] | errors.JinaSMError, role_arn: str) -> Ch
     """Whether the caller may pass the role to SageMaker."""
     name = role_arn.rpartition("/")[2]
     if isinstance(found, errors.JinaSMError):
-        return _check("pass-role", "unknown", _unsimulated(found), subject=name)
+        return _check("pass-role", "unknown", _unsimulated(found), subject=name, cure=_to_ask(found))
     asked = [each for each in found if each.action == "iam:PassRole" and each.resource == role_arn]
     if any(each.allowed is False for each in asked):
         given = "" if name == roles.ROLE else f" --role-arn {role_arn}"
@@ -284,14 +286,14 @@ def passing(found: Sequence[Decision] | errors.JinaSMError, role_arn: str) -> Ch
         )
         return _check("pass-role", "fail", "the caller may not pass it to SageMaker", subject=name, cure=cure)
     if not asked or any(each.allowed is None for each in asked):
-        return _check("pass-role", "unknown", f"it depends on {_conditions(asked)}", subject=name)
+        return _check("pass-role", "unknown", f"it depends on {_conditions(asked)}", subject=name, cure=AWS_SAYS)
     return _check("pass-role", "ok", "the caller may pass it to SageMaker", subject=name)
 
 
 def permissions(found: Sequence[Decision] | errors.JinaSMError, caller: str) -> tuple[Check, ...]:
     """Whether the caller may make the calls, by region; those of no region are the account's. Not: passing roles."""
     if isinstance(found, errors.JinaSMError):
-        return (_check("permissions", "unknown", _unsimulated(found)),)
+        return (_check("permissions", "unknown", _unsimulated(found), cure=_to_ask(found)),)
     checks: list[Check] = []
     by_region: dict[str | None, list[Decision]] = defaultdict(list)
     for each in found:
@@ -308,7 +310,7 @@ def permissions(found: Sequence[Decision] | errors.JinaSMError, caller: str) -> 
             checks.append(_check("permissions", "warning", seen, region=region, cure=cure))
         elif vague := [each for each in asked if each.allowed is None]:
             seen = f"{_named(vague)}: it depends on {_conditions(vague)}"
-            checks.append(_check("permissions", "unknown", seen, region=region))
+            checks.append(_check("permissions", "unknown", seen, region=region, cure=AWS_SAYS))
         else:
             allowed = len({each.action for each in asked})
             checks.append(_check("permissions", "ok", f"{allowed} actions, all allowed", region=region))
@@ -486,6 +488,11 @@ def _check(
 
 def _unsimulated(error: errors.JinaSMError) -> str:
     return f"IAM could not be asked: {error.message}"
+
+
+def _to_ask(error: errors.JinaSMError) -> str:
+    asks = "iam:SimulatePrincipalPolicy, and iam:ListRoles for the path of a role"
+    return error.cure or f"To ask it takes {asks}: `jina-sm iam viewer` has both. Else AWS says what is not allowed."
 
 
 def _allow(denied: Sequence[Decision], caller: str) -> str:

@@ -111,6 +111,14 @@ class RegionPlan:
             return None
         return (self.instance.usd + self.software.usd) * self.desired.instance_count
 
+    @property
+    def most_usd_per_hour(self) -> Decimal | None:
+        """As ``usd_per_hour``, scaled out to the most. None also where another type may be taken, at its own price."""
+        usd, count, scaled = self.usd_per_hour, self.desired.instance_count, self.desired.scaling
+        if usd is None or self.desired.fallbacks:
+            return None
+        return usd / count * max(scaled.most, count) if scaled else usd
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:

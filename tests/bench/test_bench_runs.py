@@ -14,16 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jina_sm import catalog, errors
+from jina_sm import Spec, catalog, errors
 from jina_sm.bench import endpoint, metrics, runs, workload
 from jina_sm.bench.endpoint import Endpoint, Price, Told
 from jina_sm.bench.load import Rules
 from jina_sm.bench.metrics import Setting
 from jina_sm.bench.plan import Plan, forecast, published_grid, trials
 from jina_sm.clock import Clock
+from jina_sm.deploy import run as deploying
 from jina_sm.errors import InputError
 from jina_sm.transport import Request, Response
 from jina_sm.transport.target import parse
+from tests.conftest import Served
 
 KNOWN = catalog.load(environ={})
 MODEL = KNOWN.model("jina-embeddings-v3")
@@ -408,7 +410,7 @@ def test_targets_have_names_and_prices() -> None:
     environ = {"JINA_API_KEY": "k"}
     where = "sagemaker://us-east-1/e?model=jina-embeddings-v3"
     one = endpoint.opened(f"mine={where}", KNOWN, connections=1, environ=environ)
-    assert (one.name, one.price.usd_per_hour, one.billed) == ("mine", 3.908, True)
+    assert (one.name, one.price.known, one.billed) == ("mine", False, True)  # what it is, AWS says: see below
     assert endpoint.opened(where, KNOWN, connections=1, environ=environ).name == "e us-east-1"
     api = endpoint.opened("jina-api://?model=jina-embeddings-v3", KNOWN, connections=1, environ=environ)
     assert (api.name, api.price.usd_per_1m_tokens, api.billed) == ("Jina API", 0.02, True)
@@ -420,15 +422,37 @@ def test_targets_have_names_and_prices() -> None:
     assert endpoint.time_scale_of(parse("http://127.0.0.1:1?model=m"), environ) is None
 
 
-def test_a_price_is_of_as_many_instances_as_there_are() -> None:
-    class Fleet(Server):
-        def instances(self) -> int | None:
-            return 3
+def billed(name: str, model: str = "jina-embeddings-v3") -> Endpoint:
+    """An endpoint of the local stack as if it were AWS's, with its price."""
+    opened = endpoint.opened(f"sagemaker://us-east-1/{name}?model={model}", KNOWN, connections=1)
+    return endpoint.priced(replace(opened, billed=True), KNOWN)
 
-    three = at(Fleet(), kind="sagemaker", price=Price(usd_per_hour=2.0, source="published 2025-01-31"))
-    assert endpoint.instances_at(three).price == Price(usd_per_hour=6.0, source="published 2025-01-31, times 3")
-    given_ = at(Fleet(), kind="sagemaker", price=Price(usd_per_hour=2.0, source="as given"))
-    assert endpoint.instances_at(given_).price.usd_per_hour == 2.0
+
+def test_an_endpoints_price_is_of_the_instances_that_it_has_and_of_its_own_software(account: Served) -> None:
+    model = "jina-reranker-v2-base-multilingual"
+    account.deploy(model, name="theirs", instances=3)
+    price = billed("theirs", model).price
+    assert price.usd_per_hour == pytest.approx(3 * (1.408 + 2.50))
+    assert (price.source or "").startswith("3 x ml.g5.xlarge: instance AWS Pricing API, software the agreement agmt-")
+
+
+@pytest.mark.usefixtures("account")
+def test_a_ceiling_is_refused_where_what_an_endpoint_costs_cannot_be_known() -> None:
+    deploying.subscribe("jina-embeddings-v3")
+    deploying.deploy(Spec(model="jina-embeddings-v3", regions=("us-east-1",), instance_type="ml.g5.2xlarge"))
+    for name, why in (
+        ("jina-sm-embeddings-v3", "2xlarge: instance not in the Pricing API"),  # and not the price of an xlarge
+        ("nothing", "there is no endpoint nothing in us-east-1"),
+    ):
+        with pytest.raises(InputError, match=f"no price of .*{why}"):
+            runs.run([billed(name)], plan(rules=Rules(usd=1.0)))
+
+
+def test_a_price_that_was_given_is_not_asked_for_again() -> None:
+    given_ = at(Server(), kind="sagemaker", price=Price(usd_per_hour=2.0, source="as given"))
+    assert endpoint.priced(given_, KNOWN) is given_
+    own = at(Server(), kind="http")
+    assert endpoint.priced(own, KNOWN) is own
 
 
 def test_the_metrics_are_of_the_samples() -> None:

@@ -153,6 +153,12 @@ def test_a_role_of_ones_own_is_the_one_that_may_be_passed() -> None:
     assert own not in str(policies.policy("role-maker", role_arn=own))
 
 
+def test_a_role_of_ones_own_may_be_looked_at_beside_ours() -> None:
+    own = f"arn:aws:iam::{ACCOUNT}:role/service-role/own"
+    looked_at = {each["Sid"]: each["Resource"] for each in policies.policy("viewer", role_arn=own)["Statement"]}
+    assert looked_at["LookAtRoles"] == [f"arn:aws:iam::*:role/{name}" for name in (roles.ROLE, "jina-sm-ttl")] + [own]
+
+
 def test_regions_hold_what_is_made_and_invoked_and_not_what_is_looked_at_or_removed() -> None:
     limited = {
         each["Sid"]

@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
-from jina_sm import catalog
+from jina_sm import Spec, catalog
+from jina_sm.deploy import run
 
+REGIONS = ("us-east-1", "eu-central-1")
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -30,8 +32,16 @@ def test_the_readmes_python_runs_as_written(
 ) -> None:
     monkeypatch.setenv("JINA_API_KEY", "jina_test")
     monkeypatch.setenv("JINA_API_URL", os.environ["AWS_ENDPOINT_URL"])
+    served: set[str] = set()
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {})
+        if "deploy(" in block:
+            found = run.status(regions=REGIONS).found.values()
+            assert {endpoint.name for each in found for endpoint in each.state.endpoints} == served, (
+                "it stays and bills"
+            )
+            run.deploy(Spec(model="jina-embeddings-v3", regions=REGIONS))  # the other blocks ask one that is there
+            served = {"jina-sm-embeddings-v3"}
     said = iter(capsys.readouterr().out.splitlines())
     for expected in (
         r"\(1, 1024\)",
@@ -92,6 +102,7 @@ def test_every_command_has_json_and_says_what_it_does() -> None:
     leaves = runpy.run_path(str(ROOT / "docs" / "commands.py"))["leaves"]
     everything = dict(leaves(cli))
     assert len(everything) > 15
+    assert {"jina-sm quota", "jina-sm quota request"} <= everything.keys(), "a group that does something is one too"
     for path, command in everything.items():
         assert "--json" in {name for parameter in command.params for name in parameter.opts}, path
         assert command.help, path

@@ -212,7 +212,6 @@ def test_a_run_is_a_measurement_and_says_itself_of_what(run: Run, tmp_path: Path
         (V3, ["jina-sm serve --model jinaai/jina-embeddings-v3 --trust-remote-code ", "jina-sm embed 'Bees"]),
         ("jina-reranker-m0", ["jina-sm serve --model jinaai/jina-reranker-m0", "jina-sm rerank 'What"]),
         ("jina-colbert-v2", ["jina-sm embed 'Bees"]),
-        ("ReaderLM-v2", ["jina-sm read page.html"]),
     ],
 )
 def test_ones_own_server_is_begun_before_it_is_asked(run: Run, model: str, commands: list[str]) -> None:

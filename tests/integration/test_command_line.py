@@ -311,6 +311,16 @@ def test_the_stack_goes_up_and_down(run: Run, free_port: int, tmp_path: Any) -> 
     assert run("local", "down", *port)[1] == f"nothing runs on port {free_port}\n"
 
 
+def test_what_env_exports_its_unset_takes_away(run: Run, free_port: int) -> None:
+    port = ("--port", str(free_port))
+    script = f"{run('local', 'env', *port)[1]}\n{run('local', 'env', '--unset', *port)[1]}\nenv"
+    left = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True).stdout
+    exported = json.loads(run("local", "env", "--unset", *port, "--json")[1])
+    assert {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "JINA_API_URL"} <= exported.keys()
+    assert set(exported.values()) == {None}
+    assert not {line.partition("=")[0] for line in left.splitlines()} & exported.keys()
+
+
 @pytest.mark.usefixtures("account")
 def test_a_fault_is_added_listed_released_and_cleared(run: Run) -> None:
     assert run("local", "fault", "add", "throttle", "List*", "--count", "1")[:2] == (0, "1\n")

@@ -94,6 +94,34 @@ def test_instances_of_another_pool_have_the_price_of_their_type(account: Served)
     assert there.usd_per_hour == Decimal("3.908"), "the price of what is not there is not needed"
 
 
+def test_a_deployment_above_its_ceiling_is_refused_before_anything_is_made(typed: Run) -> None:
+    run.subscribe(V3)
+    words = ("deploy", V3, "--autoscaling", "1-3", "--yes")
+    here, unpriced = ("-r", "us-east-1"), ("-r", "us-west-2")
+    for more, said in (
+        ((*here, "--max-usd-per-hour", "11.72"), "up to 11.724 USD an hour, and the ceiling is 11.72"),
+        ((*here, "--plan", "--max-usd-per-hour", "11.72"), "up to 11.724 USD an hour"),
+        ((*here, *unpriced, "--max-usd-per-hour", "999"), "not known, and the ceiling is 999 USD"),
+        (
+            (*here, "--instance-type", "ml.g5.xlarge", "--instance-type", "ml.g5.2xlarge", "--max-usd-per-hour", "999"),
+            "not known",
+        ),
+    ):
+        code, _, err = typed(*words, *more)
+        assert (code, said in err) == (1, True), err
+    assert all(found.state.empty for found in run.status().found.values())
+    assert typed(*words, *here, "--max-usd-per-hour", "11.724")[0] == 0
+
+
+def test_what_is_resumed_has_a_ceiling_too(typed: Run) -> None:
+    deployed(autoscaling={"max": 3})
+    guards.pause(V3)
+    code, _, err = typed("resume", V3, "--yes", "--max-usd-per-hour", "11")
+    assert (code, "up to 11.724 USD an hour, and the ceiling is 11" in err) == (1, True), err
+    assert run.status(regions=["us-east-1"]).found["us-east-1"].state.paused == (NAME,)
+    assert typed("resume", V3, "--yes", "--max-usd-per-hour", "12")[0] == 0
+
+
 def test_what_failed_bills_nothing_and_what_is_paused_has_no_row_of_costs(account: Served, typed: Run) -> None:
     deployed()
     guards.pause(V3)

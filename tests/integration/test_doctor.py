@@ -27,6 +27,7 @@ V3, RERANKER = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual"
 NAME = "jina-sm-embeddings-v3"
 US, EU = "us-east-1", "eu-central-1"
 G5, G5_2 = "ml.g5.xlarge", "ml.g5.2xlarge"
+EXECUTION = "arn:aws:iam::123456789012:role/jina-sm-execution"
 TRUST = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
 
 
@@ -253,18 +254,29 @@ def test_no_role_by_convention_is_a_fail_and_the_rest_is_looked_at(account: Serv
     assert "JINA_SM_ROLE_ARN" in found["role", None].cure
 
 
+def test_a_role_that_may_be_listed_and_not_looked_at_is_judged_all_the_same(account: Served) -> None:
+    trusted = role(account, "hidden", TRUST)
+    other = role(account, "untrusted", {**TRUST, "Principal": {"Service": "ec2.amazonaws.com"}})
+    local.change_scenario(account.port, denied=["iam:GetRole"])
+    assert checks(spec(role_arn=trusted))["role", None].verdict == "ok"
+    assert checks(spec(role_arn=other))["role", None].verdict == "fail"
+
+
 def test_a_role_that_may_not_be_looked_at_is_unknown(account: Served) -> None:
     account.subscribe()
     arn = role(account, "hidden", TRUST)
-    local.change_scenario(account.port, denied=["iam:GetRole"])
-    assert checks(spec(role_arn=arn))["role", None].verdict == "unknown"
+    local.change_scenario(account.port, denied=["iam:GetRole", "iam:ListRoles"])
+    check = checks(spec(role_arn=arn))["role", None]
+    assert check.verdict == "unknown"
+    assert "`jina-sm iam viewer` prints a policy with iam:ListRoles" in check.cure
     plan = run.plan(spec(role_arn=arn))
     assert [each.name for each in plan.checks if each.verdict == "unknown"] == ["role"]
 
 
 def test_a_role_trusted_under_conditions_is_unknown(account: Served) -> None:
     arn = role(account, "conditional", {**TRUST, "Condition": {"StringEquals": {"aws:SourceAccount": "1"}}})
-    assert checks(spec(role_arn=arn))["role", None].verdict == "unknown"
+    check = checks(spec(role_arn=arn))["role", None]
+    assert (check.verdict, "trust policy" in check.cure) == ("unknown", True)
 
 
 def test_permissions_that_may_not_be_asked_for_are_unknown_and_said_in_the_plan(account: Served) -> None:
@@ -273,6 +285,7 @@ def test_permissions_that_may_not_be_asked_for_are_unknown_and_said_in_the_plan(
     check = checks()["permissions", None]
     assert check.verdict == "unknown"
     assert "not authorized to perform: iam:SimulatePrincipalPolicy" in check.seen
+    assert "`jina-sm iam viewer`" in check.cure
     plan = run.plan(spec())
     assert [(each.name, each.verdict) for each in plan.checks] == [("role", "ok"), ("permissions", "unknown")]
 
@@ -312,9 +325,16 @@ def test_a_session_of_a_role_is_asked_for_as_the_role(account: Served, monkeypat
     found = checks(session=aws)
     assert ":assumed-role/Deployer/ada" in found["credentials", None].seen
     assert found["permissions", US].verdict == "ok"
-    assert {*asked} == {"arn:aws:iam::123456789012:role/team/Deployer"}
-    local.change_scenario(account.port, denied=["iam:GetRole"])
-    assert checks(session=aws)["permissions", None].verdict == "unknown"
+    whole = "arn:aws:iam::123456789012:role/team/Deployer"
+    for denied, source in (
+        ([], whole),
+        (["iam:GetRole"], whole),  # the role is among those listed
+        (["iam:GetRole", "iam:ListRoles"], "arn:aws:iam::123456789012:role/Deployer"),
+    ):
+        asked.clear()
+        local.change_scenario(account.port, denied=denied)
+        assert checks(spec(role_arn=EXECUTION), session=aws)["permissions", US].verdict == "ok"
+        assert {*asked} == {source}
 
 
 def test_a_name_that_is_taken_refuses_in_every_region(account: Served) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jina_sm import catalog
+from jina_sm import catalog, wire
 from jina_sm.advise import Fit, Measured, Needs, choice, fitted, published, recommend
 from jina_sm.advise import capacity as capacities
 from jina_sm.advise import cost as costs
@@ -66,6 +66,7 @@ def test_everything_that_rules_out_and_everything_said_is_reached() -> None:
         ),
         Needs(usage="search", region="eu-west-1", security="perimeter", operations="gpu"),
         Needs(tokens=3000, cloud="none"),
+        Needs(model="ReaderLM-v2"),
     ]
     advice = [recommend(needs) for needs in asked]
     ruled_out = {row.id for each in advice for row in each.ruled_out}
@@ -99,7 +100,18 @@ def test_the_reasons_quote_the_published_figures() -> None:
 
 
 def test_every_row_has_a_source_and_facts_that_exist() -> None:
-    known = {*ANSWERS, "residency", "commercial", "length", "request", "packages", "prices", "licence", "cheapest"}
+    known = {
+        *ANSWERS,
+        "residency",
+        "commercial",
+        "length",
+        "request",
+        "packages",
+        "prices",
+        "licence",
+        "cheapest",
+        "kind",
+    }
     known |= {f"in_time.{way}" for way in WAYS}
     every = [*rules()["excluded"], *rules()["leaf"], *rules()["said"]]
     for row in every:
@@ -162,6 +174,22 @@ def test_each_flip_flips(needs: Needs) -> None:
         then = recommend(dataclasses.replace(needs, **{flip.answer: value})).way
         assert then == flip.way
         assert then != advice.way
+
+
+@pytest.mark.parametrize("model", ["ReaderLM-v2", "reader-lm-0.5b"])
+def test_a_reader_is_sent_nowhere_that_it_could_not_be_asked(model: str) -> None:
+    advice = recommend(Needs(model=model, usage="indexing", operations="gpu"))
+    assert (advice.way, advice.runner_up) == ("sagemaker", None)
+    assert {row.way for row in advice.ruled_out if "it is a reader" in row.text} == {"jina_api", "self_hosted"}
+    advice = recommend(Needs(model=model, usage="rag", security="perimeter", operations="gpu"))
+    assert (advice.way, advice.next) == (None, ())
+
+
+@pytest.mark.parametrize("model", catalog.load(environ={}).models.values(), ids=lambda model: model.key)
+def test_a_way_that_is_not_ruled_out_speaks_with_the_model(model: catalog.Model) -> None:
+    gone = {row.way for row in recommend(Needs(model=model.key, operations="gpu")).ruled_out}
+    if not {"jina_api", "self_hosted"} <= gone:
+        assert wire.dialect(model, wire="api")
 
 
 @settings(max_examples=8)

@@ -250,6 +250,7 @@ def test_permissions_are_judged_by_what_iam_decides(decisions: Any, verdict: str
     (check,) = preflight.permissions(decisions, "arn:aws:iam::1:user/ada")
     assert check.verdict == verdict
     assert seen in check.seen
+    assert bool(check.cure) == (verdict != "ok")
     if verdict == "fail":
         assert check.cure == "Have sagemaker:CreateModel allowed to arn:aws:iam::1:user/ada."
 
@@ -261,6 +262,7 @@ def test_passing_a_role_is_judged_by_itself() -> None:
         assert preflight.passing([decided], role).verdict == verdict
         assert preflight.permissions([decided], "who") == ()
     assert preflight.passing(LOST, role).verdict == "unknown"
+    assert preflight.passing([], role).cure == preflight.AWS_SAYS
 
 
 def test_a_name_is_free_or_ours_or_in_the_way() -> None:
