@@ -67,9 +67,9 @@ class _Opening(Generic[_Transport]):
     home; the others take over while it fails. ``name``: the deployment's, if it was given one.
 
     ``retry``: the bounds of trying again. ``limits``: what one request may hold. ``in_flight``: requests at once to
-    an instance; ``instances``: how many there are, where DescribeEndpoint cannot be asked. ``coalesce``: calls made
-    at the same time share requests. ``timeout_s``: for every call that brings no own. ``tokenizer``: the model's
-    ``tokenizer.json``, for exact lengths (extra ``tokenizer``). ``fetch_urls``: media given as URLs are brought by the
+    an instance; ``instances``: how many there are, else DescribeEndpoint is asked beside the calls while all are busy,
+    once a minute at most. ``coalesce``: calls made at the same time share requests. ``timeout_s``: for every call that
+    brings no own. ``tokenizer``: the model's ``tokenizer.json``, for exact lengths (extra ``tokenizer``). ``fetch_urls``: media given as URLs are brought by the
     client, where the model itself cannot. ``on_event`` is told of every request, answer, retry,
     split, hedge and failover. ``session``: a boto3 session; ``url``: where AWS is, if elsewhere.
 
@@ -135,6 +135,7 @@ class _Opening(Generic[_Transport]):
             limits=limits,
             in_flight=in_flight,
             random=clock.random,
+            counting=instances is None,
         )
         for number in range(len(transports)):
             exchange.resize(number, instances or (counts[number] if counts else 0) or 1)
@@ -143,7 +144,6 @@ class _Opening(Generic[_Transport]):
             exchange,
             clock=clock,
             lengths=self._lengths,
-            ask_instances=instances is None,
             on_event=on_event,
         )
 

@@ -208,3 +208,26 @@ def test_another_loop_is_told_to_make_its_own() -> None:
     run(once())
     with pytest.raises(errors.InputError, match="another event loop"):
         run(once())
+
+
+class Several(FakeTransport):
+    """On four instances, as it says when it is asked."""
+
+    async def instances(self) -> int:
+        return 4
+
+
+def test_single_queries_make_use_of_all_the_instances_that_there_are() -> None:
+    async def work() -> None:
+        up = Several()
+        up.go_on.clear()
+        async with client(up, in_flight=1, coalesce=False) as asking:
+            calls = [asyncio.create_task(asking.embed([name], dimensions=32)) for name in "abcde"]
+            for _ in range(100):
+                await asyncio.sleep(0)
+            at_once = up.under_way
+            up.go_on.set()
+            await asyncio.gather(*calls)
+        assert at_once == 4
+
+    run(work())

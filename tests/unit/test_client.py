@@ -452,6 +452,48 @@ def test_nobody_shares_who_does_not_want_to() -> None:
     assert [len(asked.items) for asked in up.asked] == [1, 1, 1]
 
 
+class Several(Held):
+    """On four instances, as it says when it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = 0
+
+    def instances(self) -> int:
+        self.counted += 1
+        return 4
+
+
+def asking_together(asking: Client, count: int) -> list[threading.Thread]:
+    threads = [threading.Thread(target=asking.embed, args=([f"{number}"],)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_single_queries_make_use_of_all_the_instances_that_there_are() -> None:
+    with client(up := Several(), in_flight=1, coalesce=False) as asking:
+        threads = asking_together(asking, 5)
+        assert all(up.begun.acquire(timeout=30) for _ in range(4)), "four at once"
+        assert not up.begun.acquire(blocking=False)
+        up.go_on.set()
+        for thread in threads:
+            thread.join()
+    assert up.counted == 1
+
+
+def test_who_says_how_many_instances_there_are_is_believed() -> None:
+    with client(up := Several(), in_flight=1, coalesce=False, instances=2) as asking:
+        threads = asking_together(asking, 5)
+        assert all(up.begun.acquire(timeout=30) for _ in range(2))
+        while asking._driver._exchange.calls < 5:
+            threading.Event().wait(0.001)
+        up.go_on.set()
+        for thread in threads:
+            thread.join()
+    assert up.counted == 0
+
+
 class Squeamish(Held):
     """Refuses whatever holds the text `poison`."""
 
