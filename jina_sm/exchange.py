@@ -381,10 +381,11 @@ class Exchange(Generic[_Job]):
 
     def _straggler(self) -> tuple[Send[_Job], float] | None:
         """The request under way whose time for a second one comes first, and that time."""
-        if not self._policy.hedge_after or not self._took:
+        after = retry.HEDGE_AFTER if self._policy.hedge_after is None else self._policy.hedge_after
+        if not after or not self._took:
             return None
         due = [
-            (send.began + max(self._policy.hedge_after * usual, _SOONEST_HEDGE_S), number, send)
+            (send.began + max(after * usual, _SOONEST_HEDGE_S), number, send)
             for number, send in enumerate(self._sends)
             if all(piece.under_way == 1 for piece in send.pieces)
             and any(not piece.settled and not piece.call.over for piece in send.pieces)

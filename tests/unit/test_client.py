@@ -380,6 +380,54 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None
         )
 
 
+def opened(way: str, **settings: Any) -> Client:
+    """A client by one of the ways that say where the model is."""
+    target = f"sagemaker://us-east-1/e?model={V3}"
+    return {
+        "transports": lambda: Client(V3, transports=[FakeTransport()], **settings),
+        "sagemaker": lambda: Client.sagemaker("e", model=V3, region="us-east-1", **settings),
+        "at": lambda: Client.at(target, **settings),
+        "jina_api": lambda: Client.jina_api(V3, api_key="k", **settings),
+        "self_hosted": lambda: Client.self_hosted("http://127.0.0.1:9", model=V3, **settings),
+    }[way]()
+
+
+@pytest.mark.parametrize(
+    ("way", "argument"),
+    [
+        *(
+            (way, each)
+            for way in ("transports", "sagemaker", "at", "jina_api", "self_hosted")
+            for each in ("regions", "name")
+        ),
+        *((way, "session") for way in ("transports", "jina_api", "self_hosted")),
+        *((way, "url") for way in ("transports", "jina_api")),
+    ],
+)
+def test_what_would_not_be_looked_at_is_refused_by_its_name(way: str, argument: str) -> None:
+    given = ["us-east-1", "eu-central-1"] if argument == "regions" else "x"
+    with pytest.raises(errors.InputError, match=f"^{argument} is not looked at"):
+        opened(way, **{argument: given})
+
+
+def hedges(client: Client) -> float | None:
+    with client:
+        return client._driver._exchange._policy.hedge_after
+
+
+def test_where_tokens_are_paid_for_nothing_is_sent_twice_unless_that_is_asked_for() -> None:
+    assert hedges(opened("jina_api")) == 0
+    assert hedges(opened("jina_api", retry=Policy(attempts=2))) == 0
+    assert hedges(opened("jina_api", retry=Policy(hedge_after=3))) == 3
+    assert hedges(opened("self_hosted")) is None, "as the machine thinks best"
+    assert hedges(opened("sagemaker", retry=Policy(attempts=2))) is None
+
+
+def test_with_one_place_that_is_paid_by_tokens_nothing_is_sent_twice_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JINA_API_KEY", "k")
+    assert hedges(Client.at(f"http://127.0.0.1:9?model={V3}", f"jina-api://?model={V3}")) == 0
+
+
 def test_a_closed_client_says_so() -> None:
     asking = client(FakeTransport())
     asking.close()

@@ -594,6 +594,14 @@ def test_a_straggler_whose_copy_fails_is_still_waited_for() -> None:
     assert values(call) == {0: 0}
 
 
+def test_nothing_is_sent_twice_by_who_does_not_want_to() -> None:
+    exchange = machine(2, policy=Policy(hedge_after=0))
+    steady(exchange)
+    exchange.add("job", work([[0]]), 10.0)
+    sent(exchange, 10.0)
+    assert exchange.next(99.0) is None
+
+
 def test_nothing_is_sent_twice_while_there_is_other_work() -> None:
     exchange = machine(in_flight=2)
     steady(exchange)
