@@ -257,6 +257,11 @@ class _Opening(Generic[_Transport]):
         transports = cls._open(targets, aws=session, url=url, api_key=api_key)
         return cls(model, transports=transports, **settings)
 
+    def _within_s(self, timeout_s: float | None) -> float | None:
+        """How long a call may take: what it says, else what the client does."""
+        given_s = _seconds(timeout_s)
+        return self._timeout_s if given_s is None else given_s
+
     def _brought(self, given: Iterable[Item], name: str) -> Iterable[Item]:
         """The items, those that are URLs fetched if that was asked for."""
         if not self._fetch_urls or isinstance(given, str | bytes):
@@ -401,19 +406,28 @@ class Client(_Opening[Transport]):
         """A page as Markdown, or as the JSON that a schema asks for."""
         return self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
 
-    def read_stream(self, html: str, *, instruction: str | None = None, schema: str | None = None) -> Iterator[str]:
+    def read_stream(
+        self,
+        html: str,
+        *,
+        instruction: str | None = None,
+        schema: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[str]:
         """The same as it is written, piece by piece, from home alone and without a second attempt.
 
         >>> for piece in client.read_stream(page):
         ...     print(piece, end="")
 
-        Only a SageMaker endpoint streams; another target is an InputError.
+        Only a SageMaker endpoint streams; another target is an InputError. ``timeout_s`` counts from when the first
+        piece is asked for: what has come is given, and then a DeadlineExceededError raised.
         """
         letter, reading = self._asking.stream(html, instruction=instruction, schema=schema)
+        within_s = self._within_s(timeout_s)
         home = self._driver.home
         if not isinstance(home, SageMakerTransport):
             raise InputError(f"{home.name} does not stream", cure="Ask read().")
-        return _pieces(home.stream(letter.request), reading)
+        return _pieces(self._driver.in_time(home.stream(letter.request), within_s), reading)
 
     def close(self) -> None:
         """Ends the client's connections. Calls under way are finished first."""
@@ -429,10 +443,8 @@ class Client(_Opening[Transport]):
 
     def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
-        given_s = _seconds(timeout_s)
-        timeout_s = self._timeout_s if given_s is None else given_s
-        collect = on_error == "collect"
-        call = self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
+        within_s, collect = self._within_s(timeout_s), on_error == "collect"
+        call = self._driver.run(job, timeout_s=within_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
         return result
 
@@ -537,15 +549,21 @@ class AsyncClient(_Opening[AsyncTransport]):
         return await self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
 
     def read_stream(
-        self, html: str, *, instruction: str | None = None, schema: str | None = None
+        self,
+        html: str,
+        *,
+        instruction: str | None = None,
+        schema: str | None = None,
+        timeout_s: float | None = None,
     ) -> AsyncGenerator[str, None]:
         """As ``Client.read_stream``, for ``async for``."""
         letter, reading = self._asking.stream(html, instruction=instruction, schema=schema)
+        within_s = self._within_s(timeout_s)
         home = self._driver.home
         stream = getattr(home, "stream", None)  # by its name, since its module imports asyncio
         if stream is None:
             raise InputError(f"{home.name} does not stream", cure="Ask read().")
-        return _pieces_of(stream(letter.request), reading)
+        return _pieces_of(self._driver.in_time(stream(letter.request), within_s), reading)
 
     async def close(self) -> None:
         """Ends the client's connections. Calls under way are finished first."""
@@ -568,10 +586,8 @@ class AsyncClient(_Opening[AsyncTransport]):
 
     async def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
-        given_s = _seconds(timeout_s)
-        timeout_s = self._timeout_s if given_s is None else given_s
-        collect = on_error == "collect"
-        call = await self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
+        within_s, collect = self._within_s(timeout_s), on_error == "collect"
+        call = await self._driver.run(job, timeout_s=within_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
         return result
 

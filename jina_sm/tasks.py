@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
 from jina_sm import calls
 from jina_sm.calls import Job
 from jina_sm.clock import Clock
-from jina_sm.driver import Came, Ticket, broken, learnt, noted, tell
+from jina_sm.driver import Came, Ticket, broken, late, learnt, noted, tell
 from jina_sm.errors import InputError
 from jina_sm.exchange import Call, Count, Event, Exchange, Send, Wake
 from jina_sm.tokens import Lengths
@@ -70,6 +71,22 @@ class Tasks:
             self._step_soon()
             raise
         return call
+
+    async def in_time(self, parts: AsyncGenerator[bytes, None], timeout_s: float | None) -> AsyncGenerator[bytes, None]:
+        """The parts of a stream as they come. Raises DeadlineExceededError if one has to be waited for after that."""
+        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        async with contextlib.aclosing(parts):
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline) as limit:
+                        part = await anext(parts)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if timeout_s is None or not limit.expired():
+                        raise
+                    raise late(timeout_s, self.home) from None
+                yield part
 
     async def close(self) -> None:
         """Calls under way are finished first."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
 from jina_sm import calls
 from jina_sm.calls import Job
 from jina_sm.clock import Clock
-from jina_sm.driver import Came, Ticket, broken, learnt, noted, tell
+from jina_sm.driver import Came, Ticket, broken, late, learnt, noted, tell
 from jina_sm.errors import InputError, JinaSMError
 from jina_sm.exchange import Call, Count, Event, Exchange, Send, Wake
 from jina_sm.tokens import Lengths
@@ -124,6 +126,52 @@ class Threads:
             self._tell(*happened)
             raise
         return call
+
+    def in_time(self, parts: Generator[bytes, None, None], timeout_s: float | None) -> Generator[bytes, None, None]:
+        """The parts of a stream as they come. Raises DeadlineExceededError if one has to be waited for after that.
+
+        A read cannot be broken off, so another thread reads; once nobody waits for it any more, it ends after the next.
+        """
+        if timeout_s is None:
+            yield from parts
+            return
+        came: deque[bytes | BaseException | None] = deque()  # None: that was all
+        changed = threading.Condition()
+        left = False
+
+        def say(what: bytes | BaseException | None) -> None:
+            with changed:
+                came.append(what)
+                changed.notify()
+
+        def read() -> None:
+            try:
+                with contextlib.closing(parts):
+                    for part in parts:
+                        if left:
+                            return
+                        say(part)
+                say(None)
+            except BaseException as error:
+                say(error)
+
+        deadline = self._clock.now() + timeout_s
+        self._crew.submit(read)
+        try:
+            while True:
+                with changed:
+                    while not came:
+                        if (rest_s := deadline - self._clock.now()) <= 0:
+                            raise late(timeout_s, self.home)
+                        self._clock.wait(changed, min(rest_s, _LONGEST_WAIT_S))
+                    part = came.popleft()
+                if part is None:
+                    return
+                if isinstance(part, BaseException):
+                    raise part
+                yield part
+        finally:
+            left = True
 
     def close(self) -> None:
         """Calls under way are finished first; a request that nobody waits for any more is not waited for."""

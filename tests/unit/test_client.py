@@ -7,10 +7,11 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from jina_sm.client import raw_responses
 from jina_sm.clock import Clock
 from jina_sm.exchange import Event
 from jina_sm.transport import Request, Response
+from jina_sm.transport.sagemaker import SageMakerTransport
 from jina_sm.values import EmbedRequest, Media, RerankRequest, Rows
 
 V3 = "jina-embeddings-v3"
@@ -791,3 +793,64 @@ def test_a_document_comes_as_passages_that_know_their_places() -> None:
             asking.embed_document(text, max_tokens=8000)
     with pytest.raises(errors.InputError, match="needs an embedding"):
         client(FakeReranker(), model=RERANKER).embed_document(text)
+
+
+class Streaming(SageMakerTransport):
+    """Gives its parts, and then, if it hangs, none until it is let go, and no end of them."""
+
+    def __init__(self, *parts: bytes, hangs: bool = False) -> None:
+        super().__init__("e", "us-east-1")
+        self.parts, self.hangs = parts, hangs
+        self.go_on, self.left = threading.Event(), threading.Event()
+
+    def stream(self, request: Request) -> Generator[bytes, None, None]:
+        try:
+            yield from self.parts
+            while self.hangs:
+                self.go_on.wait()
+                yield b"\n"
+        finally:
+            self.left.set()
+
+
+def part(text: str, end: str | None = None) -> bytes:
+    """A piece of a page as the reader sends it."""
+    return b"data: %b\n" % orjson.dumps({"choices": [{"text": text, "finish_reason": end}]})
+
+
+def test_a_stream_ends_when_its_time_is_up_and_is_hung_up() -> None:
+    for settings, own in (({"timeout_s": 5}, None), ({}, 5), ({"timeout_s": 900}, 5)):
+        with client(up := Streaming(hangs=True), model="ReaderLM-v2", **settings) as asking:
+            with pytest.raises(errors.DeadlineExceededError, match="not all of it came within 5 s") as caught:
+                list(asking.read_stream("<p>Bees</p>", timeout_s=own))
+            assert (caught.value.target, caught.value.region) == ("e", "us-east-1")
+            up.go_on.set()
+            assert up.left.wait(30)
+
+
+def test_a_stream_in_time_is_whole_and_its_errors_are_its_own() -> None:
+    page = (part("Bees"), part(" make", None), part(" honey", "stop"))
+    with Client("ReaderLM-v2", transports=[Streaming(*page)], timeout_s=600) as asking:
+        assert list(asking.read_stream("<p>a</p>")) == ["Bees", " make", " honey"]
+        coming = asking.read_stream("<p>a</p>")
+        assert next(coming) == "Bees"
+        with pytest.raises(errors.InputError, match="timeout_s is more than 0"):
+            asking.read_stream("<p>a</p>", timeout_s=0)
+    with Client("ReaderLM-v2", transports=[Streaming(page[0])], timeout_s=600) as asking:
+        with pytest.raises(errors.ProtocolError, match="ended before the model was done"):
+            list(asking.read_stream("<p>a</p>"))
+
+
+class Breaking(Streaming):
+    def stream(self, request: Request) -> Generator[bytes, None, None]:
+        yield part("Bees")
+        raise errors.ModelUnavailableError("the stream broke off")
+
+
+def test_what_breaks_a_stream_is_heard_whoever_reads_it() -> None:
+    with Client("ReaderLM-v2", transports=[Breaking()]) as asking:
+        for timeout_s in (None, 600):
+            coming = asking.read_stream("<p>a</p>", timeout_s=timeout_s)
+            assert next(coming) == "Bees"
+            with pytest.raises(errors.ModelUnavailableError, match="broke off"):
+                next(coming)
