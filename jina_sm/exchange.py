@@ -479,12 +479,12 @@ class Exchange(Generic[_Job]):
         error.__cause__, error.attempts = cause, piece.attempts
         told_apart = len(piece.items) == 1 and not call.work.whole
         hopeless = not call.answers and call.splits + len(call.failures) + 1 >= _HOPELESS
-        if call.collect and told_apart and (rule.isolate or rule.split) and not hopeless:
+        if call.collect and told_apart and rule.alone and not hopeless:
             piece.settled = True
             call.failures[piece.items[0]] = error
             self._less(call, 1, now)
             return
-        if told_apart and (rule.isolate or rule.split):
+        if told_apart and rule.alone:
             error.index = piece.items[0]
         self._fail(call, error, now)
 

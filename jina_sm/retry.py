@@ -28,6 +28,11 @@ class Rule:
     split: bool = False
     isolate: bool = False
 
+    @property
+    def alone(self) -> bool:
+        """Whether one item may be to blame by itself, and the rest go on without it."""
+        return self.split or self.isolate
+
 
 HEDGE_AFTER = 2.5
 NEVER = Rule()
