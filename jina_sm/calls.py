@@ -429,18 +429,23 @@ class Asking:
         cut: bool,
     ) -> None:
         for index in np.flatnonzero(sent > self.limits.request_bytes).tolist():
-            raise InputError(
-                f"{name}[{index}] is larger than a request may be ({int(sent[index]):,} bytes)", cure="Split it."
-            )
+            raise _refused(f"{name}[{index}] is larger than a request may be ({int(sent[index]):,} bytes)", index)
         too_long = weights * self._surely > self.model.max_tokens - beside
         for index in () if cut else np.flatnonzero(too_long).tolist():
             about = "" if self.lengths.exact else "about "
-            raise InputError(
+            raise _refused(
                 f"{name}[{index}] has {about}{int(weights[index]):,} tokens"
                 + (f" and the query {beside:,}" if query else "")
                 + f"; {self.model.key} reads {self.model.max_tokens:,}",
-                cure="Split it.",
+                index,
             )
+
+
+def _refused(why: str, index: int) -> InputError:
+    """An item that is too much for a request of its own."""
+    error = InputError(why, cure="Split it.")
+    error.index = index
+    return error
 
 
 def result(call: Any) -> Any:

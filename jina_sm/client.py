@@ -13,16 +13,19 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from numbers import Integral, Real
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack
 
-from jina_sm import calls, catalog, packing, retry, tokens
+from jina_sm import calls, catalog, tokens
 from jina_sm.calls import Job
 from jina_sm.clock import Clock
 from jina_sm.driver import Ticket
 from jina_sm.errors import InputError
 from jina_sm.exchange import Event, Exchange
+from jina_sm.packing import Limits
+from jina_sm.retry import Policy
 from jina_sm.threads import Threads
 from jina_sm.transport import AsyncTransport, Response, Transport
 from jina_sm.transport.sagemaker import SageMakerTransport
@@ -60,18 +63,35 @@ def raw_responses() -> Iterator[list[Response]]:
         _kept.reset(before)
 
 
+class Settings(TypedDict, total=False):
+    """What the constructor takes beside the model and where it is."""
+
+    retry: Policy
+    limits: Limits
+    in_flight: int
+    instances: int | None
+    coalesce: bool
+    timeout_s: float | None
+    tokenizer: str | os.PathLike[str] | None
+    fetch_urls: bool
+    on_event: Callable[[Event], object] | None
+    clock: Clock
+    catalog_file: str | None
+
+
 class _Opening(Generic[_Transport]):
     """``model``: by its key; or what ``deploy`` returned, which then says where it is and on how many instances.
 
     ``regions``: where the endpoint is, else those of ``JINA_SM_REGIONS``, else the session's region. The first is
     home; the others take over while it fails. ``name``: the deployment's, if it was given one.
 
-    ``retry``: the bounds of trying again. ``limits``: what one request may hold. ``in_flight``: requests at once to
-    an instance; ``instances``: how many there are, where DescribeEndpoint cannot be asked. ``coalesce``: calls made
-    at the same time share requests. ``timeout_s``: for every call that brings no own. ``tokenizer``: the model's
-    ``tokenizer.json``, for exact lengths (extra ``tokenizer``). ``fetch_urls``: media given as URLs are brought by the
-    client, where the model itself cannot. ``on_event`` is told of every request, answer, retry,
-    split, hedge and failover. ``session``: a boto3 session; ``url``: where AWS is, if elsewhere.
+    ``retry``: the bounds of trying again, and whether a straggler is sent twice: not to Jina's API, unless asked to.
+    ``limits``: what one request may hold. ``in_flight``: requests at once to an instance; ``instances``: how many
+    there are, else DescribeEndpoint is asked beside the calls while all are busy, once a minute at most. ``coalesce``:
+    calls made at the same time share requests. ``timeout_s``: for every call that brings no own. ``tokenizer``: the
+    model's ``tokenizer.json``, for exact lengths (extra ``tokenizer``). ``fetch_urls``: media given as URLs are
+    brought by the client, where the model itself cannot. ``on_event`` is told of every request, answer, retry, split,
+    hedge and failover. ``session``: a boto3 session; ``url``: where AWS is, if elsewhere.
 
     Raises InputError for what can be known beforehand, else InvocationError or AuthError, when called.
     """
@@ -84,8 +104,8 @@ class _Opening(Generic[_Transport]):
         name: str | None = None,
         session: Any = None,
         url: str | None = None,
-        retry: retry.Policy = retry.Policy(),  # noqa: B008  a frozen value
-        limits: packing.Limits = packing.Limits(),  # noqa: B008
+        retry: Policy = Policy(),  # noqa: B008  a frozen value
+        limits: Limits = Limits(),  # noqa: B008
         in_flight: int = IN_FLIGHT,
         instances: int | None = None,
         coalesce: bool = True,
@@ -106,7 +126,15 @@ class _Opening(Generic[_Transport]):
                 raise InputError(f"nothing of the fleet answers: {model}", cure="`jina-sm deploy` brings it up.")
             places = [parse(each) for each in model.targets]
             counts, transports = model.instances, self._open(places, aws=session, url=url)
-            model = model.model
+            model, retry = model.model, _thrifty(retry, places)
+        elif transports is not None:
+            beside = {"regions": regions, "name": name, "session": session, "url": url}
+            for argument, given in beside.items():
+                if given is not None:
+                    raise InputError(
+                        f"{argument} is not looked at where the targets are given",
+                        cure="Leave it out. Client.at(...) takes targets in several regions.",
+                    )
         self.model = model if isinstance(model, catalog.Model) else known.model(model)
         for number in (in_flight, 1 if instances is None else instances):
             if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
@@ -135,6 +163,7 @@ class _Opening(Generic[_Transport]):
             limits=limits,
             in_flight=in_flight,
             random=clock.random,
+            counting=instances is None,
         )
         for number in range(len(transports)):
             exchange.resize(number, instances or (counts[number] if counts else 0) or 1)
@@ -143,42 +172,51 @@ class _Opening(Generic[_Transport]):
             exchange,
             clock=clock,
             lengths=self._lengths,
-            ask_instances=instances is None,
             on_event=on_event,
         )
 
     @classmethod
     def sagemaker(
-        cls, endpoint_name: str, *, model: str | catalog.Model, region: str | None = None, **settings: Any
+        cls,
+        endpoint_name: str,
+        *,
+        model: str | catalog.Model,
+        region: str | None = None,
+        session: Any = None,
+        url: str | None = None,
+        **settings: Unpack[Settings],
     ) -> Self:
-        """A client of an endpoint that this tool did not deploy. ``settings`` are the constructor's."""
-        (home,) = regions_of([region] if region else None, settings.get("session"))[:1]
-        return cls._of([Target("sagemaker", _key(model), region=home, endpoint_name=endpoint_name)], model, settings)
+        """A client of an endpoint that this tool did not deploy. What else is taken is the constructor's."""
+        (home,) = regions_of([region] if region else None, session)[:1]
+        target = Target("sagemaker", _key(model), region=home, endpoint_name=endpoint_name)
+        return cls._of([target], model, settings, session=session, url=url)
 
     @classmethod
-    def jina_api(cls, model: str | catalog.Model, *, api_key: str | None = None, **settings: Any) -> Self:
+    def jina_api(cls, model: str | catalog.Model, *, api_key: str | None = None, **settings: Unpack[Settings]) -> Self:
         """A client of Jina's hosted API. ``api_key=None``: that of ``JINA_API_KEY``."""
         return cls._of([Target("jina-api", _key(model))], model, settings, api_key=api_key)
 
     @classmethod
-    def self_hosted(cls, url: str, *, model: str | catalog.Model, api_key: str | None = None, **settings: Any) -> Self:
+    def self_hosted(
+        cls, url: str, *, model: str | catalog.Model, api_key: str | None = None, **settings: Unpack[Settings]
+    ) -> Self:
         """A client of a server of one's own that speaks ``/v1/embeddings`` and ``/v1/rerank``."""
         return cls._of([Target("http", _key(model), url=checked_url(url))], model, settings, api_key=api_key)
 
     @classmethod
-    def at(cls, *targets: str, **settings: Any) -> Self:
+    def at(cls, *targets: str, session: Any = None, url: str | None = None, **settings: Unpack[Settings]) -> Self:
         """A client of targets named by strings, home first.
 
         ``sagemaker://us-east-1/my-endpoint?model=jina-embeddings-v3``, ``jina-api://?model=...`` or
-        ``http://host:8080?model=...``; all of one model.
+        ``http://host:8080?model=...``; all of one model. ``session`` and ``url`` are for those of SageMaker.
         """
         parsed = [parse(target) for target in targets]
         if len({target.model for target in parsed}) != 1:
             raise InputError(f"a client has targets of one model, not {sorted({each.model for each in parsed})}")
-        return cls._of(parsed, parsed[0].model, settings)
+        return cls._of(parsed, parsed[0].model, settings, session=session, url=url)
 
     @classmethod
-    def from_env(cls, **settings: Any) -> Self:
+    def from_env(cls, *, session: Any = None, url: str | None = None, **settings: Unpack[Settings]) -> Self:
         """A client of the targets in ``JINA_SM_TARGETS``, separated by blanks or commas, home first."""
         given = re.findall(r"[^\s,]+", os.environ.get("JINA_SM_TARGETS", ""))
         if not given:
@@ -186,7 +224,7 @@ class _Opening(Generic[_Transport]):
                 "JINA_SM_TARGETS names no target",
                 cure="Set it, for instance to sagemaker://us-east-1/my-endpoint?model=jina-embeddings-v3.",
             )
-        return cls.at(*given, **settings)
+        return cls.at(*given, session=session, url=url, **settings)
 
     @classmethod
     def local(
@@ -194,21 +232,35 @@ class _Opening(Generic[_Transport]):
         model: str | catalog.Model = "jina-embeddings-v3",
         *,
         regions: Sequence[str] = ("us-east-1",),
-        **settings: Any,
+        name: str | None = None,
+        **settings: Unpack[Settings],
     ) -> Self:
         """A client of the local stack (``jina-sm local up``), whatever AWS settings are around."""
         from jina_sm.transport.session import local_port, local_session
 
         found = regions_of(regions, None)
         url = f"http://127.0.0.1:{local_port()}"
-        return cls(model, regions=found, session=local_session(found[0]), url=url, **settings)
+        return cls(model, regions=found, name=name, session=local_session(found[0]), url=url, **settings)
 
     @classmethod
     def _of(
-        cls, targets: Sequence[Target], model: str | catalog.Model, settings: dict[str, Any], api_key: str | None = None
+        cls,
+        targets: Sequence[Target],
+        model: str | catalog.Model,
+        settings: Settings,
+        *,
+        session: Any = None,
+        url: str | None = None,
+        api_key: str | None = None,
     ) -> Self:
-        transports = cls._open(targets, aws=settings.get("session"), url=settings.get("url"), api_key=api_key)
+        settings["retry"] = _thrifty(settings.get("retry", Policy()), targets)
+        transports = cls._open(targets, aws=session, url=url, api_key=api_key)
         return cls(model, transports=transports, **settings)
+
+    def _within_s(self, timeout_s: float | None) -> float | None:
+        """How long a call may take: what it says, else what the client does."""
+        given_s = _seconds(timeout_s)
+        return self._timeout_s if given_s is None else given_s
 
     def _brought(self, given: Iterable[Item], name: str) -> Iterable[Item]:
         """The items, those that are URLs fetched if that was asked for."""
@@ -354,19 +406,28 @@ class Client(_Opening[Transport]):
         """A page as Markdown, or as the JSON that a schema asks for."""
         return self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
 
-    def read_stream(self, html: str, *, instruction: str | None = None, schema: str | None = None) -> Iterator[str]:
+    def read_stream(
+        self,
+        html: str,
+        *,
+        instruction: str | None = None,
+        schema: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[str]:
         """The same as it is written, piece by piece, from home alone and without a second attempt.
 
         >>> for piece in client.read_stream(page):
         ...     print(piece, end="")
 
-        Only a SageMaker endpoint streams; another target is an InputError.
+        Only a SageMaker endpoint streams; another target is an InputError. ``timeout_s`` counts from when the first
+        piece is asked for: what has come is given, and then a DeadlineExceededError raised.
         """
         letter, reading = self._asking.stream(html, instruction=instruction, schema=schema)
+        within_s = self._within_s(timeout_s)
         home = self._driver.home
         if not isinstance(home, SageMakerTransport):
             raise InputError(f"{home.name} does not stream", cure="Ask read().")
-        return _pieces(home.stream(letter.request), reading)
+        return _pieces(self._driver.in_time(home.stream(letter.request), within_s), reading)
 
     def close(self) -> None:
         """Ends the client's connections. Calls under way are finished first."""
@@ -382,10 +443,8 @@ class Client(_Opening[Transport]):
 
     def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
-        given_s = _seconds(timeout_s)
-        timeout_s = self._timeout_s if given_s is None else given_s
-        collect = on_error == "collect"
-        call = self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
+        within_s, collect = self._within_s(timeout_s), on_error == "collect"
+        call = self._driver.run(job, timeout_s=within_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
         return result
 
@@ -490,15 +549,21 @@ class AsyncClient(_Opening[AsyncTransport]):
         return await self._run(self._asking.read(html, instruction=instruction, schema=schema), "raise", timeout_s)
 
     def read_stream(
-        self, html: str, *, instruction: str | None = None, schema: str | None = None
+        self,
+        html: str,
+        *,
+        instruction: str | None = None,
+        schema: str | None = None,
+        timeout_s: float | None = None,
     ) -> AsyncGenerator[str, None]:
         """As ``Client.read_stream``, for ``async for``."""
         letter, reading = self._asking.stream(html, instruction=instruction, schema=schema)
+        within_s = self._within_s(timeout_s)
         home = self._driver.home
         stream = getattr(home, "stream", None)  # by its name, since its module imports asyncio
         if stream is None:
             raise InputError(f"{home.name} does not stream", cure="Ask read().")
-        return _pieces_of(stream(letter.request), reading)
+        return _pieces_of(self._driver.in_time(stream(letter.request), within_s), reading)
 
     async def close(self) -> None:
         """Ends the client's connections. Calls under way are finished first."""
@@ -521,10 +586,8 @@ class AsyncClient(_Opening[AsyncTransport]):
 
     async def _run(self, job: Job[_Result], on_error: OnError, timeout_s: float | None) -> _Result:
         _check_on_error(on_error)
-        given_s = _seconds(timeout_s)
-        timeout_s = self._timeout_s if given_s is None else given_s
-        collect = on_error == "collect"
-        call = await self._driver.run(job, timeout_s=timeout_s, collect=collect, keep=_kept.get())
+        within_s, collect = self._within_s(timeout_s), on_error == "collect"
+        call = await self._driver.run(job, timeout_s=within_s, collect=collect, keep=_kept.get())
         result: _Result = calls.result(call)
         return result
 
@@ -555,6 +618,13 @@ async def _pieces_of(parts: AsyncGenerator[bytes, None], reading: Reading) -> As
                 yield piece
         if rest := reading.end():
             yield rest
+
+
+def _thrifty(policy: Policy, targets: Sequence[Target]) -> Policy:
+    """Where tokens are paid for, nothing is sent twice unless that was asked for."""
+    if policy.hedge_after is None and any(each.kind == "jina-api" for each in targets):
+        return replace(policy, hedge_after=0.0)
+    return policy
 
 
 def _key(model: str | catalog.Model) -> str:

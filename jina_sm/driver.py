@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from jina_sm import calls
 from jina_sm.calls import Job
-from jina_sm.errors import JinaSMError, ProtocolError
+from jina_sm.errors import DeadlineExceededError, JinaSMError, ProtocolError
 from jina_sm.exchange import Event, Send
 from jina_sm.tokens import Lengths
 from jina_sm.transport import Response
@@ -73,6 +73,13 @@ def broken(error: BaseException, target: Target) -> JinaSMError:
     ours = JinaSMError(f"unexpected {type(error).__name__}: {error}")
     ours.__cause__ = error
     return ours
+
+
+def late(timeout_s: float, target: Target) -> JinaSMError:
+    """What becomes of a stream whose time is up."""
+    return DeadlineExceededError(
+        f"not all of it came within {timeout_s:.3g} s", target=target.name, region=target.region
+    )
 
 
 def noted(send: Send[Ticket], came: Came) -> None:

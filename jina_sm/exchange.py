@@ -10,6 +10,7 @@ be tested without one: whoever drives it holds a lock around each method and tel
     while not call.over:
         match exchange.next(now):
             case Send() as send: ...      # send it; then answered(send, ...) or failed(send, ...)
+            case Count(target): ...       # ask, beside all else, how many instances it has; then resize(target, ...)
             case Wake(at): ...            # ask again then, or when an answer has come
             case None: ...                # ask again when an answer has come
 """
@@ -123,6 +124,16 @@ class Send(Generic[_Job]):
 
 
 @dataclass(frozen=True)
+class Count:
+    """Do ask how many instances answer at that target: it is full, and something waits. Nothing waits for the answer.
+
+    ``resize`` takes it.
+    """
+
+    target: int
+
+
+@dataclass(frozen=True)
 class Wake:
     """There is nothing to do before this time, unless an answer comes."""
 
@@ -154,7 +165,10 @@ class _Timer:
 
 
 class Exchange(Generic[_Job]):
-    """The requests of all calls of one client to its targets (name, region), the first of which is home."""
+    """The requests of all calls of one client to its targets (name, region), the first of which is home.
+
+    ``counting``: it asks how many instances there are.
+    """
 
     def __init__(
         self,
@@ -164,11 +178,13 @@ class Exchange(Generic[_Job]):
         limits: Limits,
         in_flight: int,
         random: Callable[[], float],
+        counting: bool = False,
     ) -> None:
         self.lanes = tuple(Lane(name, region, in_flight) for name, region in targets)
         self._policy = policy
         self._limits = limits
         self._random = random
+        self._counting = counting
         self._ready: dict[Call[_Job], None] = {}  # in the order in which their turn comes
         self._by_key: dict[Hashable, dict[Call[_Job], None]] = {}  # those of them that may share a request
         self._sends: dict[Send[_Job], None] = {}
@@ -199,7 +215,7 @@ class Exchange(Generic[_Job]):
         self._queue(call)
         return call
 
-    def next(self, now: float) -> Send[_Job] | Wake | None:
+    def next(self, now: float) -> Send[_Job] | Count | Wake | None:
         """What to do now. None: wait for an answer. A Send given is under way until it is answered or failed."""
         while self._timers and (self._timers[0][0] <= now or self._timers[0][2].act is None):
             act = heapq.heappop(self._timers)[2].act
@@ -208,6 +224,8 @@ class Exchange(Generic[_Job]):
         lane = self._lane(now)
         if self._ready and self.lanes[lane].room(now):
             return self._sent(self._gathered(), lane, now)
+        if self._ready and self._counting and self.lanes[lane].count(now):
+            return Count(lane)
         wakes = [self._timers[0][0]] if self._timers else []
         if self._ready:
             wakes += [at for each in self.lanes for at in (each.held_until, each.resting_until) if at > now]
@@ -363,10 +381,11 @@ class Exchange(Generic[_Job]):
 
     def _straggler(self) -> tuple[Send[_Job], float] | None:
         """The request under way whose time for a second one comes first, and that time."""
-        if not self._policy.hedge_after or not self._took:
+        after = retry.HEDGE_AFTER if self._policy.hedge_after is None else self._policy.hedge_after
+        if not after or not self._took:
             return None
         due = [
-            (send.began + max(self._policy.hedge_after * usual, _SOONEST_HEDGE_S), number, send)
+            (send.began + max(after * usual, _SOONEST_HEDGE_S), number, send)
             for number, send in enumerate(self._sends)
             if all(piece.under_way == 1 for piece in send.pieces)
             and any(not piece.settled and not piece.call.over for piece in send.pieces)
@@ -460,12 +479,12 @@ class Exchange(Generic[_Job]):
         error.__cause__, error.attempts = cause, piece.attempts
         told_apart = len(piece.items) == 1 and not call.work.whole
         hopeless = not call.answers and call.splits + len(call.failures) + 1 >= _HOPELESS
-        if call.collect and told_apart and (rule.isolate or rule.split) and not hopeless:
+        if call.collect and told_apart and rule.alone and not hopeless:
             piece.settled = True
             call.failures[piece.items[0]] = error
             self._less(call, 1, now)
             return
-        if told_apart and (rule.isolate or rule.split):
+        if told_apart and rule.alone:
             error.index = piece.items[0]
         self._fail(call, error, now)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, Unpack
 
 from jina_sm.errors import InputError
 from jina_sm.transport.target import Target, parse
 
 if TYPE_CHECKING:
-    from jina_sm.client import AsyncClient, Client
+    from jina_sm.client import AsyncClient, Client, Settings
 
 # Statuses in which an endpoint answers. A variant that is being changed serves as it was meanwhile.
 SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed"})
@@ -93,17 +93,17 @@ class Fleet(Mapping[str, Each_co], Generic[Each_co]):
         """How many instances each of the targets has."""
         return tuple(each.instances for each in self.serving.values())
 
-    def client(self, **settings: Any) -> Client:
-        """A client of all of it. ``settings`` are the client's."""
+    def client(self, *, session: Any = None, url: str | None = None, **settings: Unpack[Settings]) -> Client:
+        """A client of all of it. What is taken is the client's."""
         from jina_sm.client import Client
 
-        return Client(self, **settings)
+        return Client(self, session=session, url=url, **settings)
 
-    def async_client(self, **settings: Any) -> AsyncClient:
+    def async_client(self, *, session: Any = None, url: str | None = None, **settings: Unpack[Settings]) -> AsyncClient:
         """As ``client``, for one event loop."""
         from jina_sm.client import AsyncClient
 
-        return AsyncClient(self, **settings)
+        return AsyncClient(self, session=session, url=url, **settings)
 
     def to_json(self) -> str:
         """As JSON, for another process or another day."""

@@ -7,6 +7,7 @@ towards the 60 s limit.
 A target that fails rests while there are others; afterwards one request goes ahead, and the rest follow if it comes
 back. Where there are none, what fails again and again is asked by one request at a time, with pauses: otherwise a long
 run would spend all its repeats on a short outage.
+How many instances there are is worth asking while it is full, and again after a while, since autoscaling changes it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ SLOW_S = 10.0
 """A sixth of the time that an invocation may take: a stall or a misjudged length has room beside it."""
 _FEWEST = 2  # one on the GPU and one on its way
 _IN_A_ROW = 3  # failures and no answer between: it is the target, not the request
+_COUNT_AGAIN_S, _COUNT_SELDOM_S = 60.0, 3600.0
 
 
 @dataclass(eq=False)
@@ -39,6 +41,8 @@ class Lane:
     scout: bool = False
     failed: int = 0
     held_until: float = float("-inf")
+    count_at: float = float("-inf")
+    uncounted: int = 0
 
     def __post_init__(self) -> None:
         self.window = float(self._begin)
@@ -72,6 +76,15 @@ class Lane:
         """So many instances answer there."""
         self.window = max(1.0, self.window * instances / self.instances)
         self.instances = instances
+        self.uncounted = 0
+
+    def count(self, now: float) -> bool:
+        """Whether to ask how many instances answer there, now that it is full. Where nobody says, more seldom."""
+        if self.failing or max(self.held_until, self.count_at) > now:
+            return False
+        self.count_at = now + min(_COUNT_AGAIN_S * 2.0 ** min(self.uncounted, 60), _COUNT_SELDOM_S)
+        self.uncounted += 1
+        return True
 
     def sent(self) -> None:
         self.in_flight += 1

@@ -28,7 +28,13 @@ class Rule:
     split: bool = False
     isolate: bool = False
 
+    @property
+    def alone(self) -> bool:
+        """Whether one item may be to blame by itself, and the rest go on without it."""
+        return self.split or self.isolate
 
+
+HEDGE_AFTER = 2.5
 NEVER = Rule()
 RULES: Mapping[type[errors.JinaSMError], Rule] = {
     errors.ThrottledError: Rule(repeats=5, base_s=1.0, elsewhere=True),
@@ -55,7 +61,7 @@ class Policy:
     ``budget``: all calls of a client share so many repeats; five answers earn one back. With everything failing,
     retries then end instead of adding to the load. Turning to a target that is well costs none. ``hedge_after``: with
     nothing else to send, a request that has taken so many times as long as usual is sent once more, and the first
-    answer counts; 0: never.
+    answer counts; 0: never. None: 2.5, but never by a client that asks Jina's API, which bills the tokens of both.
     """
 
     attempts: int = 6
@@ -63,10 +69,10 @@ class Policy:
     longest_s: float = 20.0
     rest_s: float = 30.0
     budget: int = 100
-    hedge_after: float = 2.5
+    hedge_after: float | None = None
 
     def __post_init__(self) -> None:
-        rest = (self.seconds, self.longest_s, self.rest_s, self.budget, self.hedge_after)
+        rest = (self.seconds, self.longest_s, self.rest_s, self.budget, self.hedge_after or 0.0)
         if not (self.attempts >= 1 and all(each >= 0 for each in rest)):  # so put, NaN is refused too
             raise errors.InputError(f"{self!r}: attempts is 1 or more, and nothing is negative")
 

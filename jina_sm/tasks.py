@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
 from jina_sm import calls
 from jina_sm.calls import Job
 from jina_sm.clock import Clock
-from jina_sm.driver import Came, Ticket, broken, learnt, noted, tell
+from jina_sm.driver import Came, Ticket, broken, late, learnt, noted, tell
 from jina_sm.errors import InputError
-from jina_sm.exchange import Call, Event, Exchange, Send, Wake
+from jina_sm.exchange import Call, Count, Event, Exchange, Send, Wake
 from jina_sm.tokens import Lengths
 from jina_sm.transport import AsyncTransport, Response
 
@@ -28,14 +29,12 @@ class Tasks:
         *,
         clock: Clock,
         lengths: Lengths,
-        ask_instances: bool,
         on_event: Callable[[Event], object] | None,
     ) -> None:
         self._transports = tuple(transports)
         self._exchange = exchange
         self._clock = clock
         self._lengths = lengths
-        self._ask_instances = ask_instances
         self._on_event = on_event
         self._sending: dict[Send[Ticket], asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
@@ -63,9 +62,6 @@ class Tasks:
         now = self._clock.now()
         deadline = None if timeout_s is None else now + timeout_s
         call = self._exchange.add(Ticket(job, over, keep), job.work, now, deadline=deadline, collect=collect)
-        if self._ask_instances and len(job.work.batches) > self._exchange.lanes[0].limit:
-            self._ask_instances = False
-            self._start(self._ask(), self._others)
         self._step_soon()
         try:
             await over
@@ -75,6 +71,22 @@ class Tasks:
             self._step_soon()
             raise
         return call
+
+    async def in_time(self, parts: AsyncGenerator[bytes, None], timeout_s: float | None) -> AsyncGenerator[bytes, None]:
+        """The parts of a stream as they come. Raises DeadlineExceededError if one has to be waited for after that."""
+        deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        async with contextlib.aclosing(parts):
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline) as limit:
+                        part = await anext(parts)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if timeout_s is None or not limit.expired():
+                        raise
+                    raise late(timeout_s, self.home) from None
+                yield part
 
     async def close(self) -> None:
         """Calls under way are finished first."""
@@ -101,9 +113,11 @@ class Tasks:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        while isinstance(step := self._exchange.next(self._clock.now()), Send):
-            task = asyncio.get_running_loop().create_task(self._send(step))
-            self._sending[step] = task
+        while isinstance(step := self._exchange.next(self._clock.now()), Send | Count):
+            if isinstance(step, Count):
+                self._start(self._count(step.target), self._others)
+            else:
+                self._sending[step] = asyncio.get_running_loop().create_task(self._send(step))
         if isinstance(step, Wake):
             delay = max(0.0, step.at - self._clock.now())
             self._timer = asyncio.get_running_loop().call_later(delay, self._step)
@@ -141,11 +155,10 @@ class Tasks:
             self._drain()
             self._step_soon()
 
-    async def _ask(self) -> None:
-        for number, transport in enumerate(self._transports):
-            if instances := await transport.instances():
-                self._exchange.resize(number, instances)
-                self._step_soon()
+    async def _count(self, target: int) -> None:
+        if instances := await self._transports[target].instances():
+            self._exchange.resize(target, instances)
+            self._step_soon()
 
     @staticmethod
     def _start(work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 from jina_sm import calls
 from jina_sm.calls import Job
 from jina_sm.clock import Clock
-from jina_sm.driver import Came, Ticket, broken, learnt, noted, tell
+from jina_sm.driver import Came, Ticket, broken, late, learnt, noted, tell
 from jina_sm.errors import InputError, JinaSMError
-from jina_sm.exchange import Call, Event, Exchange, Send, Wake
+from jina_sm.exchange import Call, Count, Event, Exchange, Send, Wake
 from jina_sm.tokens import Lengths
 from jina_sm.transport import Response, Transport
 
@@ -79,14 +82,12 @@ class Threads:
         *,
         clock: Clock,
         lengths: Lengths,
-        ask_instances: bool,
         on_event: Callable[[Event], object] | None,
     ) -> None:
         self._transports = tuple(transports)
         self._exchange = exchange
         self._clock = clock
         self._lengths = lengths
-        self._ask_instances = ask_instances
         self._on_event = on_event
         self._changed = threading.Condition()
         self._crew = _Crew()
@@ -114,9 +115,6 @@ class Threads:
             now = self._clock.now()
             deadline = None if timeout_s is None else now + timeout_s
             call = self._exchange.add(ticket, job.work, now, deadline=deadline, collect=collect)
-            if self._ask_instances and len(job.work.batches) > self._exchange.lanes[0].limit:
-                self._ask_instances = False
-                self._crew.submit(self._ask)
         try:
             self._crew.submit(self._work)
             ticket.over.wait()
@@ -128,6 +126,52 @@ class Threads:
             self._tell(*happened)
             raise
         return call
+
+    def in_time(self, parts: Generator[bytes, None, None], timeout_s: float | None) -> Generator[bytes, None, None]:
+        """The parts of a stream as they come. Raises DeadlineExceededError if one has to be waited for after that.
+
+        A read cannot be broken off, so another thread reads; once nobody waits for it any more, it ends after the next.
+        """
+        if timeout_s is None:
+            yield from parts
+            return
+        came: deque[bytes | BaseException | None] = deque()  # None: that was all
+        changed = threading.Condition()
+        left = False
+
+        def say(what: bytes | BaseException | None) -> None:
+            with changed:
+                came.append(what)
+                changed.notify()
+
+        def read() -> None:
+            try:
+                with contextlib.closing(parts):
+                    for part in parts:
+                        if left:
+                            return
+                        say(part)
+                say(None)
+            except BaseException as error:
+                say(error)
+
+        deadline = self._clock.now() + timeout_s
+        self._crew.submit(read)
+        try:
+            while True:
+                with changed:
+                    while not came:
+                        if (rest_s := deadline - self._clock.now()) <= 0:
+                            raise late(timeout_s, self.home)
+                        self._clock.wait(changed, min(rest_s, _LONGEST_WAIT_S))
+                    part = came.popleft()
+                if part is None:
+                    return
+                if isinstance(part, BaseException):
+                    raise part
+                yield part
+        finally:
+            left = True
 
     def close(self) -> None:
         """Calls under way are finished first; a request that nobody waits for any more is not waited for."""
@@ -152,10 +196,14 @@ class Threads:
                 step = self._exchange.next(self._clock.now())
                 if isinstance(step, Wake):
                     self._wake_at(step.at)
+                elif isinstance(step, Count):
+                    self._crew.submit(partial(self._count, step.target))
                 elif isinstance(step, Send):
                     self._crew.submit(self._work)
                 happened = self._drained()
             self._tell(*happened)
+            if isinstance(step, Count):
+                continue
             if not isinstance(step, Send):
                 return
             came = self._came(step)
@@ -193,13 +241,12 @@ class Threads:
         except BaseException as error:
             return broken(error, transport)
 
-    def _ask(self) -> None:
-        """How many instances there are: a long run should use them all."""
-        for number, transport in enumerate(self._transports):
-            if instances := transport.instances():
-                with self._changed:
-                    self._exchange.resize(number, instances)
-                self._crew.submit(self._work)
+    def _count(self, target: int) -> None:
+        """How many instances there are: whoever has much to ask should use them all."""
+        if instances := self._transports[target].instances():
+            with self._changed:
+                self._exchange.resize(target, instances)
+            self._crew.submit(self._work)
 
     def _wake_at(self, at: float) -> None:
         """Sees to it that somebody works again at that time. A thread keeps time only while there is some to keep."""

@@ -12,6 +12,7 @@ import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from jina_sm import wire
 from jina_sm.catalog import Catalog, Model
@@ -131,11 +132,13 @@ def opened(
     task: str | None = None,
     dimensions: int | None = None,
     api_key: str | None = None,
+    aws: Any = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Endpoint:
     """The endpoint of ``[NAME=]TARGET``. Raises InputError; nothing is sent, but to a local stack for its time scale.
 
     ``time_scale=None``: what the local stack says, else 1. ``api_key``: that of a server of one's own.
+    ``aws``: a boto3 session, else the environment's.
     """
     name, spelled = named(target)
     found = parse(spelled)
@@ -147,7 +150,7 @@ def opened(
             cure="Leave --time-scale out: the stack says what it is.",
         )
     transport = open_transport(
-        found, connections=connections, api_key=api_key if found.kind == "http" else None, environ=environ
+        found, aws=aws, connections=connections, api_key=api_key if found.kind == "http" else None, environ=environ
     )
     return Endpoint(
         name=name or _short(found),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jina_sm.cli import show
+from jina_sm.cli.deployment import profile_option, session_for
 from jina_sm.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def _apart(context: click.Context, param: click.Parameter, value: tuple[str, ...
 @click.option("--output", "-o", metavar="FILE", help="The JSON. Default: bench-DATE-TIME.json here.")
 @click.option("--html", metavar="FILE", help="The page, too.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would be asked, and stop.")
+@profile_option
 @show.yes_option
 @show.json_option
 def run(
@@ -320,6 +322,7 @@ def _endpoints(targets: tuple[str, ...], plan: Plan, asked: dict[str, Any]) -> l
     key: str | None = None
     if asked["api_key_env"] is not None and not (key := os.environ.get(asked["api_key_env"])):
         raise InputError(f"the variable {asked['api_key_env']} is not set, and --api-key-env names it")
+    aws = session_for(asked["profile"], targets)
     most = max(each.concurrency or plan.max_in_flight for each in plan.settings)
     names = {endpoint.named(each)[0] for each in targets}
     for option in ("usd_per_hour", "usd_per_1m_tokens", "time_scale"):
@@ -349,6 +352,7 @@ def _endpoints(targets: tuple[str, ...], plan: Plan, asked: dict[str, Any]) -> l
             task=asked["task"],
             dimensions=asked["dimensions"],
             api_key=key,
+            aws=aws,
         )
         found.append(endpoint.priced(opened, known))
     return endpoint.distinct(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from decimal import Decimal
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jina_sm.cli import amounts, show
-from jina_sm.errors import DeployError, JinaSMError, PartialError
+from jina_sm.errors import DeployError, InputError, JinaSMError, PartialError
 
 if TYPE_CHECKING:
     from jina_sm.deploy.cost import Cost, Key
@@ -50,6 +50,15 @@ def session(profile: str | None) -> Any:
     from jina_sm.transport.session import session as made
 
     return made(profile)
+
+
+def session_for(profile: str | None, targets: Sequence[str]) -> Any:
+    """That of the profile; None: the environment's. ``targets``: what is asked, if that was said. Raises InputError."""
+    if profile is None:
+        return None
+    if targets and not any("sagemaker://" in each.lower() for each in targets):
+        raise InputError("--profile is AWS's, and no --target is a SageMaker endpoint", cure="Leave it out.")
+    return session(profile)
 
 
 @click.command()

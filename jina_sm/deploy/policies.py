@@ -1,9 +1,9 @@
 """
 What each call to AWS takes of permissions, and the policies that follow; so no policy is written by hand.
 
-One row an operation. A row's needs are IAM's actions, which are not always called as the operation is, each within a
-scope: the resources, and the condition. A call that is new needs a row; a test says which, and that every action of a
-policy is one that some command cannot do without.
+One row an operation; another, where policies have it of other resources. A row's needs are IAM's actions, which are not
+always called as the operation is, each within a scope: the resources, and the condition. A call that is new needs a
+row; a test says which, and that every action of a policy is one that some command cannot do without.
 
 Resource types and condition keys are as AWS's Service Authorization Reference has them. What it does not tell, that is
 which calls AWS makes in the caller's name, carries the reason instead. None of it was tried in a real account.
@@ -143,6 +143,7 @@ ROWS: tuple[Row, ...] = (
     # SageMaker: all see all of it, change what carries our tag, and make what is called as ours and gets it.
     *_of("sagemaker", _LIST, "ListEndpoints", "ListEndpointConfigs", "ListModels"),
     *_of("sagemaker", _LOOK, "DescribeEndpoint", "DescribeEndpointConfig", "DescribeModel", "ListTags"),
+    *_of("sagemaker", _INVOKE, "DescribeEndpoint", policies=(CALLER,)),  # how many instances there are to ask
     Row(
         "sagemaker",
         "CreateModel",

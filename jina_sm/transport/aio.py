@@ -88,6 +88,7 @@ class AsyncSageMakerTransport:
         self._pool = _Pool("AWS", facts, connections, sagemaker.READ_TIMEOUT_S)
         self._known: _Service | None = None
         self._learning = asyncio.Lock()
+        self._asks = sagemaker.SageMakerTransport(endpoint_name, region, aws=aws, url=url)
 
     @property
     def name(self) -> str:
@@ -99,8 +100,7 @@ class AsyncSageMakerTransport:
 
     async def instances(self) -> int | None:
         """As SageMakerTransport.instances, which is asked in a thread."""
-        asks = sagemaker.SageMakerTransport(self.endpoint_name, self.region, aws=self._aws, url=self._url)
-        return await asyncio.to_thread(asks.instances)
+        return await asyncio.to_thread(self._asks.instances)
 
     async def send(self, request: Request) -> Response:
         with translated(region=self.region, target=self.endpoint_name, unreachable=errors.ModelUnavailableError):

@@ -7,6 +7,7 @@ The service gives a model 60 s; our own read timeout is longer, so that its answ
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -16,6 +17,7 @@ from jina_sm import errors
 from jina_sm.transport import Request, Response
 from jina_sm.transport.session import auth_error, client, session, translated
 
+_log = logging.getLogger(__name__)
 READ_TIMEOUT_S = 70
 
 # By code, never by status: a throttle arrives as 400, and a model that is loading as 429.
@@ -84,12 +86,14 @@ class SageMakerTransport:
 
     def instances(self) -> int | None:
         """Of all variants, as DescribeEndpoint says; None where the caller may not ask."""
-        with contextlib.suppress(Exception):  # nobody's call fails because a helpful question did
-            aws = client(self._aws or session(), "sagemaker", self.region, url=self._url)
-            with contextlib.closing(aws):
+        try:
+            self._aws = self._aws or session()  # kept: it has read the service's description when it is asked again
+            with contextlib.closing(client(self._aws, "sagemaker", self.region, url=self._url)) as aws:
                 told = aws.describe_endpoint(EndpointName=self.endpoint_name)
             return sum(each.get("CurrentInstanceCount", 0) for each in told["ProductionVariants"]) or None
-        return None
+        except Exception as error:  # nobody's call fails because a helpful question did
+            _log.info("how many instances %s in %s has is not known: %s", self.endpoint_name, self.region, error)
+            return None
 
     def send(self, request: Request) -> Response:
         with self._translated():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,7 +121,12 @@ BAD: list[tuple[tuple[str, ...], int, str]] = [
     (("embed", "a", "-r", "us-east-1"), 1, "Endpoint jina-sm-embeddings-v3 of account 123456789012 not found"),
     (("embed", "a", "-r", "us-east-1", "--task", "search"), 2, "has no task 'search'"),
     (("embed", "a", "-r", "us-east-1", "--dimensions", "77"), 2, "cannot give 77 dimensions"),
-    (("embed", "word " * 20_000, "-r", "us-east-1"), 2, "texts[0] has about"),
+    (("embed", "word " * 20_000, "-r", "us-east-1"), 2, "text 1: has about"),
+    (("embed", "a", "--resume"), 2, "--resume goes on with a file"),
+    *(((*words, "-r", "us-east-1", "--profile", "nobody"), 2, "nobody") for words in (("embed", "a"), ("rerank", "q", "a"))),
+    (("read", os.devnull, "--profile", "nobody"), 2, "nobody"),
+    (("bench", "run", "-t", f"sagemaker://us-east-1/e?model={V3}", "--profile", "nobody", "--plan"), 2, "nobody"),
+    (("embed", "a", "--target", f"http://127.0.0.1:9?model={V3}", "--profile", "p"), 2, "no --target is a SageMaker"),
     (("embed", "a", "-o", "x.csv"), 2, "neither .npy nor .jsonl"),
     (("embed", "a", "-o", "no/such/folder.npy"), 2, "No such file or directory"),
     (("embed", "-i", "missing.txt"), 2, "missing.txt"),
@@ -229,6 +235,19 @@ def test_credentials_that_have_expired_are_named(run: Run, monkeypatch: pytest.M
         assert (code, "have expired" in err) == (1, True)
         assert "Traceback" not in err
         assert "local" not in err, "no secret in an error"
+
+
+@pytest.mark.usefixtures("deployed")
+def test_the_account_of_a_profile_is_asked(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile prod]\nregion = us-east-1\naws_access_key_id = EXPIRED\naws_secret_access_key = x\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    target = ("--target", f"sagemaker://us-east-1/jina-sm-embeddings-v3?model={V3}")
+    assert run("embed", "a")[0] == run("embed", "a", *target)[0] == 0
+    for words in ((), target, ("--endpoint", "jina-sm-embeddings-v3")):
+        code, _, err = run("embed", "a", *words, "--profile", "prod")
+        assert (code, "have expired" in err) == (1, True), words
 
 
 @pytest.mark.usefixtures("slow_account")

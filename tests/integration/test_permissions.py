@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from jina_sm import AsyncClient, Client, catalog, local
+from jina_sm import AsyncClient, Client, Limits, catalog, local
 from jina_sm.cli import cli
 from jina_sm.deploy import policies, roles
 from jina_sm.deploy.policies import CALLER, OPERATOR, POLICIES, ROLE_MAKER, ROWS, VIEWER
+from jina_sm.transport.sagemaker import SageMakerTransport
 from tests.conftest import Letters, Served
 from tests.recording import Asked, Recorder, allows, demands, several
 
@@ -93,6 +95,26 @@ def embed_in_a_loop() -> None:
     asyncio.run(ask())
 
 
+class Counted(SageMakerTransport):
+    """Says when it has been asked how many instances there are."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME, "us-east-1")
+        self.asked = threading.Event()
+
+    def instances(self) -> int | None:
+        try:
+            return super().instances()
+        finally:
+            self.asked.set()
+
+
+def embed_more_than_goes_at_once() -> None:
+    with Client(V3, transports=[up := Counted()], limits=Limits(items=1), in_flight=1) as client:
+        client.embed([f"text {number}" for number in range(20)])
+        assert up.asked.wait(60)
+
+
 def old(account: Served) -> None:
     """Endpoints that have been there for a day, so that CloudWatch is asked whether anyone invoked them."""
     for endpoint in account.stack.state.region("us-east-1").endpoints.values():
@@ -142,6 +164,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], str] | Callable[..., None] | tuple[tuple[
     (CALLS, f"rerank a b c {' '.join(THERE)}"),
     (CALLS, f"read PAGE {' '.join(THERE)}"),
     (CALLS, embed_in_a_loop),
+    (CALLS, embed_more_than_goes_at_once),
     (
         (VIEWER, CALLER),
         f"bench run -t sagemaker://us-east-1/{NAME}?model={V3} --batch 1 --tokens 8 --concurrency 1 "

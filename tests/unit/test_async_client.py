@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 import numpy as np
@@ -208,3 +208,56 @@ def test_another_loop_is_told_to_make_its_own() -> None:
     run(once())
     with pytest.raises(errors.InputError, match="another event loop"):
         run(once())
+
+
+class Several(FakeTransport):
+    """On four instances, as it says when it is asked."""
+
+    async def instances(self) -> int:
+        return 4
+
+
+def test_single_queries_make_use_of_all_the_instances_that_there_are() -> None:
+    async def work() -> None:
+        up = Several()
+        up.go_on.clear()
+        async with client(up, in_flight=1, coalesce=False) as asking:
+            calls = [asyncio.create_task(asking.embed([name], dimensions=32)) for name in "abcde"]
+            for _ in range(100):
+                await asyncio.sleep(0)
+            at_once = up.under_way
+            up.go_on.set()
+            await asyncio.gather(*calls)
+        assert at_once == 4
+
+    run(work())
+
+
+class Streaming(FakeTransport):
+    """Gives the beginning of a page, and no more until it is let go."""
+
+    left = False
+
+    async def stream(self, request: Request) -> AsyncGenerator[bytes, None]:
+        try:
+            yield b'data: {"choices": [{"text": "Bees", "finish_reason": null}]}\n'
+            await self.go_on.wait()
+            yield b'data: {"choices": [{"text": " hum", "finish_reason": "stop"}]}\n'
+        finally:
+            self.left = True
+
+
+def test_a_stream_ends_when_its_time_is_up_and_is_hung_up() -> None:
+    async def work() -> None:
+        up = Streaming()
+        up.go_on.clear()
+        async with AsyncClient("ReaderLM-v2", transports=[up], timeout_s=0.01) as asking:
+            coming = asking.read_stream("<p>Bees hum</p>")
+            assert await anext(coming) == "Bees"
+            with pytest.raises(errors.DeadlineExceededError, match="not all of it came within"):
+                await anext(coming)
+            assert up.left
+            up.go_on.set()
+            assert [piece async for piece in asking.read_stream("<p>a</p>", timeout_s=600)] == ["Bees", " hum"]
+
+    run(work())

@@ -7,10 +7,11 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from jina_sm.client import raw_responses
 from jina_sm.clock import Clock
 from jina_sm.exchange import Event
 from jina_sm.transport import Request, Response
+from jina_sm.transport.sagemaker import SageMakerTransport
 from jina_sm.values import EmbedRequest, Media, RerankRequest, Rows
 
 V3 = "jina-embeddings-v3"
@@ -380,6 +382,54 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None
         )
 
 
+def opened(way: str, **settings: Any) -> Client:
+    """A client by one of the ways that say where the model is."""
+    target = f"sagemaker://us-east-1/e?model={V3}"
+    return {
+        "transports": lambda: Client(V3, transports=[FakeTransport()], **settings),
+        "sagemaker": lambda: Client.sagemaker("e", model=V3, region="us-east-1", **settings),
+        "at": lambda: Client.at(target, **settings),
+        "jina_api": lambda: Client.jina_api(V3, api_key="k", **settings),
+        "self_hosted": lambda: Client.self_hosted("http://127.0.0.1:9", model=V3, **settings),
+    }[way]()
+
+
+@pytest.mark.parametrize(
+    ("way", "argument"),
+    [
+        *(
+            (way, each)
+            for way in ("transports", "sagemaker", "at", "jina_api", "self_hosted")
+            for each in ("regions", "name")
+        ),
+        *((way, "session") for way in ("transports", "jina_api", "self_hosted")),
+        *((way, "url") for way in ("transports", "jina_api")),
+    ],
+)
+def test_what_would_not_be_looked_at_is_refused_by_its_name(way: str, argument: str) -> None:
+    given = ["us-east-1", "eu-central-1"] if argument == "regions" else "x"
+    with pytest.raises(errors.InputError, match=f"^{argument} is not looked at"):
+        opened(way, **{argument: given})
+
+
+def hedges(client: Client) -> float | None:
+    with client:
+        return client._driver._exchange._policy.hedge_after
+
+
+def test_where_tokens_are_paid_for_nothing_is_sent_twice_unless_that_is_asked_for() -> None:
+    assert hedges(opened("jina_api")) == 0
+    assert hedges(opened("jina_api", retry=Policy(attempts=2))) == 0
+    assert hedges(opened("jina_api", retry=Policy(hedge_after=3))) == 3
+    assert hedges(opened("self_hosted")) is None, "as the machine thinks best"
+    assert hedges(opened("sagemaker", retry=Policy(attempts=2))) is None
+
+
+def test_with_one_place_that_is_paid_by_tokens_nothing_is_sent_twice_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JINA_API_KEY", "k")
+    assert hedges(Client.at(f"http://127.0.0.1:9?model={V3}", f"jina-api://?model={V3}")) == 0
+
+
 def test_a_closed_client_says_so() -> None:
     asking = client(FakeTransport())
     asking.close()
@@ -450,6 +500,48 @@ def test_nobody_shares_who_does_not_want_to() -> None:
     with client(up := Held(), in_flight=1, coalesce=False) as asking:
         asked_together(asking, up, list("abc"))
     assert [len(asked.items) for asked in up.asked] == [1, 1, 1]
+
+
+class Several(Held):
+    """On four instances, as it says when it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = 0
+
+    def instances(self) -> int:
+        self.counted += 1
+        return 4
+
+
+def asking_together(asking: Client, count: int) -> list[threading.Thread]:
+    threads = [threading.Thread(target=asking.embed, args=([f"{number}"],)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_single_queries_make_use_of_all_the_instances_that_there_are() -> None:
+    with client(up := Several(), in_flight=1, coalesce=False) as asking:
+        threads = asking_together(asking, 5)
+        assert all(up.begun.acquire(timeout=30) for _ in range(4)), "four at once"
+        assert not up.begun.acquire(blocking=False)
+        up.go_on.set()
+        for thread in threads:
+            thread.join()
+    assert up.counted == 1
+
+
+def test_who_says_how_many_instances_there_are_is_believed() -> None:
+    with client(up := Several(), in_flight=1, coalesce=False, instances=2) as asking:
+        threads = asking_together(asking, 5)
+        assert all(up.begun.acquire(timeout=30) for _ in range(2))
+        while asking._driver._exchange.calls < 5:
+            threading.Event().wait(0.001)
+        up.go_on.set()
+        for thread in threads:
+            thread.join()
+    assert up.counted == 0
 
 
 class Squeamish(Held):
@@ -702,3 +794,64 @@ def test_a_document_comes_as_passages_that_know_their_places() -> None:
             asking.embed_document(text, max_tokens=8000)
     with pytest.raises(errors.InputError, match="needs an embedding"):
         client(FakeReranker(), model=RERANKER).embed_document(text)
+
+
+class Streaming(SageMakerTransport):
+    """Gives its parts, and then, if it hangs, none until it is let go, and no end of them."""
+
+    def __init__(self, *parts: bytes, hangs: bool = False) -> None:
+        super().__init__("e", "us-east-1")
+        self.parts, self.hangs = parts, hangs
+        self.go_on, self.left = threading.Event(), threading.Event()
+
+    def stream(self, request: Request) -> Generator[bytes, None, None]:
+        try:
+            yield from self.parts
+            while self.hangs:
+                self.go_on.wait()
+                yield b"\n"
+        finally:
+            self.left.set()
+
+
+def part(text: str, end: str | None = None) -> bytes:
+    """A piece of a page as the reader sends it."""
+    return b"data: %b\n" % orjson.dumps({"choices": [{"text": text, "finish_reason": end}]})
+
+
+def test_a_stream_ends_when_its_time_is_up_and_is_hung_up() -> None:
+    for settings, own in (({"timeout_s": 5}, None), ({}, 5), ({"timeout_s": 900}, 5)):
+        with client(up := Streaming(hangs=True), model="ReaderLM-v2", **settings) as asking:
+            with pytest.raises(errors.DeadlineExceededError, match="not all of it came within 5 s") as caught:
+                list(asking.read_stream("<p>Bees</p>", timeout_s=own))
+            assert (caught.value.target, caught.value.region) == ("e", "us-east-1")
+            up.go_on.set()
+            assert up.left.wait(30)
+
+
+def test_a_stream_in_time_is_whole_and_its_errors_are_its_own() -> None:
+    page = (part("Bees"), part(" make", None), part(" honey", "stop"))
+    with Client("ReaderLM-v2", transports=[Streaming(*page)], timeout_s=600) as asking:
+        assert list(asking.read_stream("<p>a</p>")) == ["Bees", " make", " honey"]
+        coming = asking.read_stream("<p>a</p>")
+        assert next(coming) == "Bees"
+        with pytest.raises(errors.InputError, match="timeout_s is more than 0"):
+            asking.read_stream("<p>a</p>", timeout_s=0)
+    with Client("ReaderLM-v2", transports=[Streaming(page[0])], timeout_s=600) as asking:
+        with pytest.raises(errors.ProtocolError, match="ended before the model was done"):
+            list(asking.read_stream("<p>a</p>"))
+
+
+class Breaking(Streaming):
+    def stream(self, request: Request) -> Generator[bytes, None, None]:
+        yield part("Bees")
+        raise errors.ModelUnavailableError("the stream broke off")
+
+
+def test_what_breaks_a_stream_is_heard_whoever_reads_it() -> None:
+    with Client("ReaderLM-v2", transports=[Breaking()]) as asking:
+        for timeout_s in (None, 600):
+            coming = asking.read_stream("<p>a</p>", timeout_s=timeout_s)
+            assert next(coming) == "Bees"
+            with pytest.raises(errors.ModelUnavailableError, match="broke off"):
+                next(coming)

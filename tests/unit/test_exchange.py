@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_sm import errors
-from jina_sm.exchange import Call, Exchange, Send, Wake, Work
+from jina_sm.exchange import Call, Count, Exchange, Send, Wake, Work
 from jina_sm.packing import Limits, Size, Sizes
 from jina_sm.retry import Policy
 
@@ -24,9 +24,10 @@ def machine(
     in_flight: int = 6,
     policy: Policy = Policy(),  # noqa: B008
     limits: Limits = Limits(),  # noqa: B008
+    counting: bool = False,
 ) -> Exchange[str]:
     names = [(f"target-{number}", None) for number in range(targets)]
-    return Exchange(names, policy=policy, limits=limits, in_flight=in_flight, random=lambda: 1.0)
+    return Exchange(names, policy=policy, limits=limits, in_flight=in_flight, random=lambda: 1.0, counting=counting)
 
 
 def work(batches: Sequence[Sequence[int]], *, key: Hashable = None, tokens: int = 1, whole: bool = False) -> Work:
@@ -84,6 +85,52 @@ def test_more_instances_take_more_requests() -> None:
     exchange.resize(0, 2)
     assert [items(sent(exchange)) for _ in range(4)] == [(0,), (1,), (2,), (3,)]
     assert exchange.next(0.0) is None
+
+
+def full(*, counting: bool = True) -> Exchange[str]:
+    """One request may be under way and is, another waits."""
+    exchange = machine(in_flight=1, counting=counting)
+    exchange.add("job", work([[0], [1]]), 0.0)
+    assert isinstance(exchange.next(0.0), Send)
+    return exchange
+
+
+def test_the_instances_of_a_full_target_are_counted_and_again_after_a_minute() -> None:
+    exchange = full()
+    assert exchange.next(0.0) == Count(0)
+    assert exchange.next(0.0) is None, "asked, and nothing waits for the answer"
+    exchange.resize(0, 1)
+    assert exchange.next(59.0) is None
+    assert exchange.next(60.0) == Count(0)
+    exchange.resize(0, 2)
+    assert items(sent(exchange, 61.0)) == (1,)
+    assert exchange.next(500.0) is None, "nothing waits any more"
+
+
+def test_instances_that_nobody_counts_are_asked_for_more_and_more_seldom() -> None:
+    exchange, asked, now = full(), [], 0.0
+    while now < 4 * 3600:
+        if exchange.next(now) == Count(0):
+            asked.append(now)
+        now += 30.0
+    assert asked[:4] == [0.0, 60.0, 180.0, 420.0]
+    assert asked[-1] - asked[-2] == 3600.0
+
+
+def test_who_has_room_or_was_told_counts_nothing() -> None:
+    exchange = machine(in_flight=4, counting=True)
+    exchange.add("job", work([[0]]), 0.0)
+    assert isinstance(exchange.next(0.0), Send)
+    assert exchange.next(0.0) is None
+    assert full(counting=False).next(0.0) is None
+
+
+def test_a_target_that_is_to_be_left_alone_is_not_counted() -> None:
+    exchange = machine(in_flight=2, counting=True)
+    exchange.add("job", work([[0], [1], [2]]), 0.0)
+    first, _ = sent(exchange), sent(exchange)
+    exchange.failed(first, errors.ThrottledError("no", retry_after_s=9), 0.0)
+    assert exchange.next(1.0) == Wake(9.0)
 
 
 def test_a_small_call_does_not_wait_behind_a_large_one() -> None:
@@ -522,7 +569,7 @@ def steady(exchange: Exchange[str]) -> None:
 
 
 def test_a_straggler_is_sent_once_more_and_the_first_answer_counts() -> None:
-    exchange = machine(2, policy=Policy(hedge_after=2.5))
+    exchange = machine(2)
     steady(exchange)
     call = exchange.add("job", work([[0]]), 10.0)
     first = sent(exchange, 10.0)
@@ -545,6 +592,14 @@ def test_a_straggler_whose_copy_fails_is_still_waited_for() -> None:
     assert not call.over
     answer(exchange, first, 14.0)
     assert values(call) == {0: 0}
+
+
+def test_nothing_is_sent_twice_by_who_does_not_want_to() -> None:
+    exchange = machine(2, policy=Policy(hedge_after=0))
+    steady(exchange)
+    exchange.add("job", work([[0]]), 10.0)
+    sent(exchange, 10.0)
+    assert exchange.next(99.0) is None
 
 
 def test_nothing_is_sent_twice_while_there_is_other_work() -> None:
