@@ -192,14 +192,18 @@ def published_price(target: Target) -> Price:
     return Price()
 
 
-def priced(endpoint: Endpoint, known: Catalog) -> Endpoint:
-    """Of SageMaker, with the price of the instances that it has now and of their software, unless one was given."""
+def priced(endpoint: Endpoint, known: Catalog, *, aws: Any = None) -> Endpoint:
+    """Of SageMaker, with the price of the instances that it has now and of their software, unless one was given.
+
+    ``aws``: a boto3 session, else the environment's.
+    """
     if endpoint.kind != "sagemaker" or endpoint.price.known:
         return endpoint
     from jina_sm.deploy import cost
 
     there = parse(endpoint.target)
-    found = cost.of_endpoint(there.region or "", there.endpoint_name or "", endpoint.model.key, known=known)
+    name, region = there.endpoint_name or "", there.region or ""
+    found = cost.of_endpoint(region, name, endpoint.model.key, session=aws, known=known)
     parts, usd = [part for part in found.parts if part.count], found.usd_per_hour
     of = "; ".join(
         f"{part.count} x {part.instance_type}: instance {part.instance.source}, software {part.software.source}"

@@ -354,7 +354,7 @@ def _endpoints(targets: tuple[str, ...], plan: Plan, asked: dict[str, Any]) -> l
             api_key=key,
             aws=aws,
         )
-        found.append(endpoint.priced(opened, known))
+        found.append(endpoint.priced(opened, known, aws=aws))
     return endpoint.distinct(found)
 
 
