@@ -269,11 +269,11 @@ def deployment(desired: Desired, state: State) -> list[Step]:
         steps[steps.index(Wait(name, IN_SERVICE))] = Wait(name, IN_SERVICE, there.pending)
     elif (there.pending or there.config) != config["EndpointConfigName"]:
         update: dict[str, Any] = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
+        if _scales_already(desired, there, target):
+            update["RetainAllVariantProperties"] = True  # as many instances as the load had it have
         if target:  # AWS changes the instance type of no endpoint that is scaled
             steps += autoscaling.removal(target, alarm)
             target = alarm = None
-            if desired.scaling:
-                update["RetainAllVariantProperties"] = True  # as many instances as the load had it have
         steps += [Call("update_endpoint", update), Wait(name, IN_SERVICE, config["EndpointConfigName"])]
     steps += autoscaling.set_to(name, desired.scaling, target, alarm)
     if schedule and not desired.ttl:
@@ -420,6 +420,14 @@ def _usable(desired: Desired, state: State) -> tuple[list[Step], Endpoint | None
         steps.append(Wait(name, GONE))
         there = None
     return steps, there
+
+
+def _scales_already(desired: Desired, there: Endpoint, target: Target | None) -> bool:
+    """Whether the load says how many instances there are: so many that it can be left to autoscaling.
+
+    A run that ended after it took the scaling off has left no target.
+    """
+    return desired.scaling is not None and (target is not None or there.instances >= desired.instance_count)
 
 
 def _without_endpoints(state: State) -> list[Step]:

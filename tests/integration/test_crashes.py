@@ -49,6 +49,15 @@ def deployed(aws: Any, wanted: Spec = GUARDED) -> None:
     run.deploy(wanted, session=aws)
 
 
+def scaled_out(aws: Any) -> None:
+    """The load has had it have more instances than it began with."""
+    deployed(aws)
+    counts = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}]
+    aws.client("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName=NAME, DesiredWeightsAndCapacities=counts
+    )
+
+
 def paused(aws: Any) -> None:
     deployed(aws)
     guards.pause(V3, regions=[REGION], session=aws)
@@ -112,7 +121,7 @@ COMMANDS: dict[str, Command] = {
         9,  # the role and its policy; model, config, group, schedule, endpoint; target and policy
     ),
     "deploy --instance-type": Command(
-        deployed,
+        scaled_out,
         lambda aws: run.deploy(LARGE, session=aws),
         ("deploy", V3, *WHERE, "--ttl", "8h", "--autoscaling", "1-3", "--instance-type", "ml.g5.2xlarge", "--yes"),
         7,  # the config; policy and target away; the endpoint; target and policy; the old config away

@@ -113,6 +113,41 @@ def test_an_update_takes_scaling_off_and_keeps_as_many_instances_as_there_are() 
     assert update.params["RetainAllVariantProperties"] is True
 
 
+@pytest.mark.parametrize(
+    ("instances", "targets", "keeps"),
+    [
+        (4, (), True),  # a run that ended after it took the scaling off
+        (1, (), True),
+        (1, (TARGET,), True),
+        (0, (), False),  # it is still being made
+    ],
+)
+def test_an_update_of_what_scales_leaves_no_fewer_instances(
+    instances: int, targets: tuple[Target, ...], keeps: bool
+) -> None:
+    larger = dataclasses.replace(GUARDED, instance_type="ml.g5.2xlarge")
+    there = state(endpoints=(dataclasses.replace(endpoint(), instances=instances),), targets=targets)
+    assert ("RetainAllVariantProperties" in updating(larger, there)) == keeps
+
+
+def test_an_update_of_what_does_not_scale_has_as_many_instances_as_were_asked_for() -> None:
+    larger = dataclasses.replace(DESIRED, instance_type="ml.g5.2xlarge")
+    there = state(endpoints=(dataclasses.replace(endpoint(), instances=4),), targets=(TARGET,))
+    assert "RetainAllVariantProperties" not in updating(larger, there)
+    more = dataclasses.replace(GUARDED, instance_count=3)  # than there are, and nothing scales it yet
+    alone = state(endpoints=(dataclasses.replace(endpoint(), instances=1),))
+    assert "RetainAllVariantProperties" not in updating(more, alone)
+
+
+def updating(desired: plan.Desired, there: State) -> Any:
+    (call,) = [
+        step
+        for step in plan.deployment(desired, there)
+        if isinstance(step, Call) and step.operation == "update_endpoint"
+    ]
+    return call.params
+
+
 def test_a_plan_says_what_is_different() -> None:
     serving = {**DESIRED.model_params, **DESIRED.config_params, "CreationTime": ENDS}
     there = dataclasses.replace(RUNNING, serving=serving)
