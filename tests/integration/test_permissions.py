@@ -159,6 +159,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], str] | Callable[..., None] | tuple[tuple[
     (LOOKS, "orphans"),
     (DOES, f"resume {V3} -r us-east-1 --ttl 2h --yes"),
     (DOES, "orphans jina-sm-private --remove --idle 1m --yes"),
+    (DOES, "deploy -f FILE --prune --yes"),
     (MAKES_ROLES, "teardown --all --logs --yes"),
     (DOES, f"unsubscribe {READER} --yes"),
 )
