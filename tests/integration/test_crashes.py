@@ -36,6 +36,7 @@ def spec(**more: Any) -> Spec:
 SMALL, GUARDED = spec(), spec(autoscaling={"max": 3}, ttl="8h")
 OTHER = spec(autoscaling={"max": 3}, ttl="8h", name="other")
 LARGE = spec(autoscaling={"max": 3}, ttl="8h", instance_type="ml.g5.2xlarge")
+BUSIER = spec(autoscaling={"min": 2, "max": 4, "target": 6}, ttl="8h")
 FLEET = f'[defaults]\nregions = ["{REGION}"]\n[[models]]\nmodel = "{V3}"\n[[models]]\nmodel = "{RERANKER}"\n'
 
 
@@ -126,11 +127,17 @@ COMMANDS: dict[str, Command] = {
         ("deploy", V3, *WHERE, "--ttl", "8h", "--autoscaling", "1-3", "--instance-type", "ml.g5.2xlarge", "--yes"),
         7,  # the config; policy and target away; the endpoint; target and policy; the old config away
     ),
+    "deploy --autoscaling": Command(
+        scaled_out,
+        lambda aws: run.deploy(BUSIER, session=aws),
+        ("deploy", V3, *WHERE, "--ttl", "8h", "--autoscaling", "2-4@6", "--yes"),
+        2,  # target and policy, and nothing of the endpoint
+    ),
     "deploy again without": Command(
-        deployed,
+        scaled_out,
         lambda aws: run.deploy(SMALL, session=aws),
         ("deploy", V3, *WHERE, "--yes"),
-        4,
+        5,  # policy and target away; the count; schedule and group away
     ),
     "pause": Command(
         deployed,
