@@ -18,6 +18,7 @@ from jina_sm.cli import amounts, show
 from jina_sm.errors import DeployError, InputError, JinaSMError, PartialError
 
 if TYPE_CHECKING:
+    from jina_sm.cli.beside import Beside
     from jina_sm.deploy.cost import Cost, Key
     from jina_sm.deploy.marketplace import Offer
     from jina_sm.deploy.plan import Endpoint, Step
@@ -116,6 +117,7 @@ def subscribe(model: str, profile: str | None, yes: bool, as_json: bool) -> None
 @click.option("--package-arn", help="The model package's, where the catalogue has none or an old one.")
 @click.option("--shared-licence", is_flag=True, help="Another account shares its subscription with this one.")
 @click.option("--no-preflight", is_flag=True, help="Don't look at quotas, package and permissions; AWS will say.")
+@click.option("--prune", is_flag=True, help="With -f, also remove the endpoints of ours that the file does not name.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be changed and what it costs; do nothing.")
 @ceiling_option
 @profile_option
@@ -136,6 +138,7 @@ def deploy(
     package_arn: str | None,
     shared_licence: bool,
     no_preflight: bool,
+    prune: bool,
     only_plan: bool,
     ceiling: Decimal | None,
     profile: str | None,
@@ -146,9 +149,10 @@ def deploy(
 
     Finds nothing to do where it is already there, and goes on where an earlier run was interrupted. What is not given
     is taken off: without --ttl or --autoscaling, one of before goes. A region that fails is rolled back; the others
-    stand.
+    stand. What is there and not in the file is listed, whatever its region, and stays unless --prune is given.
     """
     from jina_sm import catalog
+    from jina_sm.cli import beside as unnamed
     from jina_sm.deploy import cost, fleetfile, run, spec
 
     settings = {
@@ -162,7 +166,7 @@ def deploy(
         "role_arn": role_arn,
     }
     given = {key: value for key, value in settings.items() if value is not None}
-    _check(models, file, said_beside=bool(given or regions or package_arn), ones_own=name or package_arn)
+    _check(models, file, said_beside=bool(given or regions or package_arn), ones_own=name or package_arn, prune=prune)
     known = catalog.load()
     if package_arn:
         known = known.with_package(models[0], package_arn)
@@ -176,22 +180,20 @@ def deploy(
         wanted = [spec.checked(known, model=model, regions=home, **given) for model in models]
     options = {"shared_licence": shared_licence, "preflight": not no_preflight, "create_role": create_role}
     plans = run.plan_all(wanted, session=aws, known=known, **options)
-    flat = len(plans) == 1 and not file
-    if only_plan and as_json:
-        show.json(_plan_json(plans[0]) if flat else [_plan_json(plan) for plan in plans])
+    beside = unnamed.found(file, plans, aws, known, prune=prune) if file else None
+    if only_plan:
+        _tell_plans(plans, beside, as_json)
     else:
-        _show_plans(plans, click.echo if only_plan else show.say)
+        _show_plans(plans, beside, show.say)
     cost.check_ceiling((there.most_usd_per_hour for plan in plans for there in plan.regions.values()), ceiling)
     if only_plan:
         return None
-    show.confirm("Deploy this?", yes or all(plan.empty for plan in plans))
+    _agreed(plans, beside, yes)
     endpoints = _run(plans, aws, as_json)
+    if beside:
+        beside.remove(aws, as_json)
     if as_json:
-        told = {
-            name: {region: endpoint_json(endpoint) for region, endpoint in there.items()}
-            for name, there in endpoints.items()
-        }
-        return show.json(next(iter(told.values())) if flat else told)
+        return _tell_endpoints(endpoints, beside)
     for there in endpoints.values():
         for region, endpoint in there.items():
             click.echo(f"{region}: {endpoint.name} {endpoint.status}")
@@ -202,16 +204,49 @@ def deploy(
         # The model's name would take every endpoint of the model.
         what = catalog.endpoint_name(known.model(each.model), each.name) if each.name else each.model
         show.say(f"Billed until `jina-sm teardown {what}`{until}.")
+    if beside:
+        beside.told()
     return None
 
 
-def _check(models: tuple[str, ...], file: Path | None, *, said_beside: bool, ones_own: str | None) -> None:
+def _check(models: tuple[str, ...], file: Path | None, *, said_beside: bool, ones_own: str | None, prune: bool) -> None:
     if bool(models) == bool(file):
         raise click.UsageError("Name a model, or a file with -f.")
     if file and said_beside:
         raise click.UsageError("With -f, all else is said in the file.")
     if ones_own and len(models) > 1:
         raise click.UsageError("--name and --package-arn are one model's.")
+    if prune and not file:
+        raise click.UsageError("--prune is for a file: it removes what the file does not name.")
+
+
+def _agreed(plans: list[Plan], beside: Beside | None, yes: bool) -> None:
+    todo = ["deploy this"] if any(not plan.empty for plan in plans) else []
+    if beside and beside.steps:
+        todo.append("remove what is not in the file")
+    if todo:
+        show.confirm(f"{' and '.join(todo).capitalize()}?", yes)
+
+
+def _tell_plans(plans: list[Plan], beside: Beside | None, as_json: bool) -> None:
+    said = [_plan_json(plan) for plan in plans]
+    if not as_json:
+        _show_plans(plans, beside, click.echo)
+    elif beside:
+        beside.json("plans", said)
+    else:
+        show.json(said[0] if len(said) == 1 else said)
+
+
+def _tell_endpoints(endpoints: Mapping[str, Mapping[str, Endpoint]], beside: Beside | None) -> None:
+    told = {
+        name: {region: endpoint_json(endpoint) for region, endpoint in there.items()}
+        for name, there in endpoints.items()
+    }
+    if beside:
+        beside.json("endpoints", told, done=True)
+    else:
+        show.json(next(iter(told.values())) if len(told) == 1 else told)
 
 
 def _run(plans: list[Plan], aws: Any, as_json: bool) -> dict[str, Mapping[str, Endpoint]]:
@@ -377,7 +412,7 @@ def _bounds(text: str | None) -> dict[str, Any] | None:
     return bounds | ({"target": float(match[3])} if match[3] else {})
 
 
-def _show_plans(plans: list[Plan], tell: Any) -> None:
+def _show_plans(plans: list[Plan], beside: Beside | None, tell: Any) -> None:
     from jina_sm.deploy.asynchronous import UNVERIFIED
 
     total: Decimal | None = Decimal(0)
@@ -389,7 +424,7 @@ def _show_plans(plans: list[Plan], tell: Any) -> None:
             for change in there.changes:
                 tell(f"  ~ {change}")
             for step in there.steps:
-                tell(f"  {_sign(step)} {step}")
+                tell(f"  {sign(step)} {step}")
             if not there.steps:
                 tell(f"  nothing to do: {desired.endpoint} is in service as it should be")
             usd, count = there.usd_per_hour, desired.instance_count
@@ -416,6 +451,8 @@ def _show_plans(plans: list[Plan], tell: Any) -> None:
         tell(f"In service: {total:.3f} USD an hour, {total * 24:.2f} a day, {total * HOURS_A_MONTH:.2f} a month.")
     if most and most != total:
         tell(f"Scaled out to the most: {most:.3f} USD an hour.")
+    if beside:
+        beside.show(tell)
 
 
 def _show_doubts(checks: Iterable[Check], mark: str, tell: Any) -> None:
@@ -424,7 +461,7 @@ def _show_doubts(checks: Iterable[Check], mark: str, tell: Any) -> None:
             tell(f"{mark}{check}")
 
 
-def _sign(step: Step) -> str:
+def sign(step: Step) -> str:
     """+ for what is made, - for what is removed, ~ for what is changed."""
     if not hasattr(step, "operation"):
         return " "
@@ -436,21 +473,22 @@ def _usd(amount: Decimal | None) -> str:
     return "unknown" if amount is None else f"{amount} USD/h"
 
 
-def _plan_json(plan: Plan) -> dict[str, Any]:
+def step_json(step: Step) -> dict[str, Any]:
     from jina_sm.deploy.plan import Call
 
+    if isinstance(step, Call):
+        return {"operation": step.operation, "params": dict(step.params)}
+    return {"wait": step.endpoint, "until": sorted(str(each or "gone") for each in step.until)}
+
+
+def _plan_json(plan: Plan) -> dict[str, Any]:
     return {
         "model": plan.spec.model,
         "subscribed": plan.subscribed,
         "checks": [asdict(each) for each in plan.checks],
         "regions": {
             region: {
-                "steps": [
-                    {"operation": step.operation, "params": dict(step.params)}
-                    if isinstance(step, Call)
-                    else {"wait": step.endpoint, "until": sorted(str(each or "gone") for each in step.until)}
-                    for step in there.steps
-                ],
+                "steps": [step_json(step) for step in there.steps],
                 "changes": there.changes,
                 "checks": [asdict(each) for each in there.checks],
                 "usd_per_hour": there.usd_per_hour,
@@ -472,7 +510,7 @@ def _inventory_json(inventory: Inventory, spent: Mapping[Key, Cost] = MappingPro
         region: {
             "skipped": found.skipped,
             "endpoints": [
-                endpoint_json(endpoint) | _cost_json(spent.get((region, endpoint.name)))
+                endpoint_json(endpoint) | cost_json(spent.get((region, endpoint.name)))
                 for endpoint in found.state.endpoints
             ],
             "configs": found.state.configs,
@@ -491,7 +529,7 @@ def _inventory_json(inventory: Inventory, spent: Mapping[Key, Cost] = MappingPro
     return looked | {region: {"error": str(error)} for region, error in inventory.failed.items()}
 
 
-def _cost_json(cost: Cost | None) -> dict[str, Any]:
+def cost_json(cost: Cost | None) -> dict[str, Any]:
     if cost is None:
         return {}
     return {

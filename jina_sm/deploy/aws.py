@@ -205,6 +205,9 @@ class ControlPlane:
 
     def _serves(self, call: Call) -> bool:
         """Whether an update has been made already, or asked for, which AWS would refuse to be asked again."""
+        if call.operation == "update_endpoint_weights_and_capacities":
+            (count,) = call.params["DesiredWeightsAndCapacities"]
+            return bool(_wanted(self._described(call.params["EndpointName"])) == count["DesiredInstanceCount"])
         if call.operation != "update_endpoint":
             return False
         wanted, said = call.params["EndpointConfigName"], self._described(call.params["EndpointName"])
@@ -295,6 +298,7 @@ class ControlPlane:
             created=said["CreationTime"],
             variants=tuple(each["VariantName"] for each in said.get("ProductionVariants", [])),
             instances=sum(each.get("CurrentInstanceCount", 0) for each in said.get("ProductionVariants", [])),
+            wanted=_wanted(said),
             reason=said.get("FailureReason", ""),
             asynchronous="AsyncInferenceConfig" in said,
         )
@@ -712,6 +716,12 @@ def _pending(said: Mapping[str, Any]) -> str:
     if said["EndpointStatus"] != "Updating":
         return ""
     return str(said.get("PendingDeploymentSummary", {}).get("EndpointConfigName", ""))
+
+
+def _wanted(said: Mapping[str, Any]) -> int | None:
+    """How many instances an endpoint is to have; None: it does not say."""
+    counts = [each.get("DesiredInstanceCount") for each in said.get("ProductionVariants", [])]
+    return None if None in counts or not counts else sum(counts)
 
 
 def _plain(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:

@@ -92,6 +92,7 @@ def _merged(defaults: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
 
 TEMPLATE = """\
 # What `jina-sm deploy -f jina-sm.toml` puts into service; `--plan` shows what it would change, and the price.
+# What is taken out of it stays and bills on, and `--plan` tells of it; `--prune` takes that away.
 # `jina-sm init --schema > jina-sm.schema.json` writes the schema for an editor:
 #:schema ./jina-sm.schema.json
 

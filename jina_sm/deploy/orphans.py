@@ -1,6 +1,6 @@
 """
 What bills or lingers, in every region: endpoints that nobody asks, that are broken, or that others made of Jina's
-packages; and what was left of ours when its endpoint went.
+packages; what was left of ours when its endpoint went; and what a file of a fleet no longer names.
 
 Looking changes nothing. What our tags don't cover is removed only if it is named.
 """
@@ -21,7 +21,7 @@ from jina_sm.deploy.aws import ControlPlane, NotThereError, disabled, identity
 from jina_sm.deploy.cloudformation import STACK
 from jina_sm.deploy.plan import Endpoint, State, Step
 from jina_sm.deploy.pricing import Price, instance_price
-from jina_sm.deploy.run import Listener, Walk, raise_if, side_by_side
+from jina_sm.deploy.run import Inventory, Listener, Plan, Walk, raise_if, side_by_side
 from jina_sm.deploy.steps import OWNER
 from jina_sm.errors import JinaSMError
 from jina_sm.transport.session import session as default_session
@@ -129,6 +129,20 @@ def remove(
 
     done, failed = side_by_side(by_region, at)
     raise_if(failed, done, "not all is removed")
+
+
+def unnamed(agreed: Iterable[Plan], inventory: Inventory) -> dict[tuple[str, str], State]:
+    """What is there of ours that none of the plans is for, by region and endpoint, with all that belongs to each.
+
+    Nothing of what is paused: it does not bill, and is there to be resumed.
+    """
+    named = {(region, there.desired.endpoint) for plan in agreed for region, there in plan.regions.items()}
+    return {
+        (region, endpoint.name): found.state.of(endpoint.name)
+        for region, found in inventory.found.items()
+        for endpoint in found.state.endpoints
+        if (region, endpoint.name) not in named and endpoint.status != "Deleting"
+    }
 
 
 def _region(

@@ -13,7 +13,12 @@ from typing import Any
 
 from jina_sm.deploy.steps import Call, Step, Wait
 
-_KINDS = {"model": "model", "endpoint_config": "endpoint-config", "endpoint": "endpoint"}
+_KINDS = {
+    "model": "model",
+    "endpoint_config": "endpoint-config",
+    "endpoint": "endpoint",
+    "endpoint_weights_and_capacities": "endpoint",
+}
 _SERVICES = {"sagemaker.amazonaws.com": True, "scheduler.amazonaws.com": False}
 
 

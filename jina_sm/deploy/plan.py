@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -73,7 +73,10 @@ _BROKEN = frozenset({"OutOfService", "UpdateRollbackFailed"})
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """An endpoint as AWS describes it. ``pending``: the config that an update under way is to end with."""
+    """An endpoint as AWS describes it. ``pending``: the config that an update under way is to end with.
+
+    ``wanted``: how many instances it is to have, and mostly has; None: AWS does not say.
+    """
 
     name: str
     arn: str
@@ -82,6 +85,7 @@ class Endpoint:
     tags: Mapping[str, str]
     created: datetime
     instances: int = 0
+    wanted: int | None = None
     reason: str = ""
     asynchronous: bool = False
     variants: tuple[str, ...] = ()
@@ -247,7 +251,7 @@ def deployment(desired: Desired, state: State) -> list[Step]:
 
     What an earlier run made and nothing uses any more is removed at the end.
     """
-    name = desired.endpoint
+    name, desired = desired.endpoint, _as_begun(desired, state)
     steps, there = _usable(desired, state)
     model, config = desired.model_params, desired.config_params
     steps += desired.making
@@ -269,13 +273,17 @@ def deployment(desired: Desired, state: State) -> list[Step]:
         steps[steps.index(Wait(name, IN_SERVICE))] = Wait(name, IN_SERVICE, there.pending)
     elif (there.pending or there.config) != config["EndpointConfigName"]:
         update: dict[str, Any] = {"EndpointName": name, "EndpointConfigName": config["EndpointConfigName"]}
+        if _scales_already(desired, there, target):
+            update["RetainAllVariantProperties"] = True  # as many instances as the load had it have
         if target:  # AWS changes the instance type of no endpoint that is scaled
             steps += autoscaling.removal(target, alarm)
             target = alarm = None
-            if desired.scaling:
-                update["RetainAllVariantProperties"] = True  # as many instances as the load had it have
         steps += [Call("update_endpoint", update), Wait(name, IN_SERVICE, config["EndpointConfigName"])]
     steps += autoscaling.set_to(name, desired.scaling, target, alarm)
+    if there and _astray(desired, there):  # once nothing scales it any more
+        count = {"VariantName": VARIANT, "DesiredInstanceCount": desired.instance_count}
+        resize = {"EndpointName": name, "DesiredWeightsAndCapacities": [count]}
+        steps += [Call("update_endpoint_weights_and_capacities", resize), Wait(name, IN_SERVICE)]
     if schedule and not desired.ttl:
         steps += ttl.removal(schedule)
     if (kept := state.known.get(config["EndpointConfigName"])) and kept.pauses:
@@ -289,10 +297,14 @@ def changes(desired: Desired, state: State) -> tuple[str, ...]:
     """What is different from what serves now, in words; nothing where nothing of ours serves."""
     if not state.serving:
         return ()
+    desired = _as_begun(desired, state)
     target, schedule = next(iter(state.targets), None), next(iter(state.schedules), None)
     before = _facts(state.serving, target.scaling if target else None, schedule.seconds if schedule else None)
     made_of = {**desired.model_params, **desired.config_params}
     after = _facts(made_of, desired.scaling, desired.ttl.seconds if desired.ttl else None)
+    there = next(iter(state.endpoints), None)
+    if there and there.wanted is not None and desired.scaling is None:  # the config knows how many it began with
+        before["instances"] = str(there.wanted)
     return tuple(f"{name}: {before[name]} -> {after[name]}" for name in after if before[name] != after[name])
 
 
@@ -420,6 +432,39 @@ def _usable(desired: Desired, state: State) -> tuple[list[Step], Endpoint | None
         steps.append(Wait(name, GONE))
         there = None
     return steps, there
+
+
+def _scales_already(desired: Desired, there: Endpoint, target: Target | None) -> bool:
+    """Whether the load says how many instances there are, or can be left to: no more are asked for to begin with.
+
+    AWS itself sees to the fewest. A run that ended after it took the scaling off has left no target.
+    """
+    if desired.scaling is None:
+        return False
+    return target is not None or max(there.instances, desired.scaling.least) >= desired.instance_count
+
+
+def _as_begun(desired: Desired, state: State) -> Desired:
+    """What should be; with as many instances to begin with as what serves began with, if that is all that differs.
+
+    What scales has begun: other bounds are registered, and AWS brings it within them then. Another config would
+    replace every instance.
+    """
+    there = next((each for each in state.endpoints if each.name == desired.endpoint), None)
+    target = next((each for each in state.targets if each.endpoint == desired.endpoint), None)
+    if there is None or there.status in ("Failed", "Deleting") or there.pending or not state.serving:
+        return desired
+    began = state.serving["ProductionVariants"][0].get("InitialInstanceCount")
+    if not began or not _scales_already(desired, there, target):
+        return desired
+    begun = replace(desired, instance_count=began)
+    return begun if begun.config_params["EndpointConfigName"] == there.config else desired
+
+
+def _astray(desired: Desired, there: Endpoint) -> bool:
+    """Whether it has another count than its config says, and nothing that should scale it: by hand, or from before."""
+    serves = there.config == desired.config_params["EndpointConfigName"] and not there.pending
+    return desired.scaling is None and serves and there.wanted not in (None, desired.instance_count)
 
 
 def _without_endpoints(state: State) -> list[Step]:

@@ -207,6 +207,7 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     *_of("application-autoscaling", _SCALE, "DeregisterScalableTarget"),
+    *_of("sagemaker", _SCALED, "UpdateEndpointWeightsAndCapacities"),
     # EventBridge Scheduler: the end of an endpoint, set beforehand.
     *_of("scheduler", _LIST, "ListScheduleGroups"),
     Row(

@@ -156,7 +156,8 @@ class Need:
     """What a deployment asks of a quota: ``more`` instances, later perhaps so many more by ``scaling``.
 
     ``beside``: an update's new instances stand beside the old for a while. ``fallback``: it is not the first type.
-    ``frees``: endpoints that are gone before. ``moving``: what is in use is changing just now.
+    ``frees``: endpoints that are gone before. ``moving``: what is in use is changing just now. ``has``: how many of
+    those in use are its own, and stay.
     """
 
     instance_type: str
@@ -166,17 +167,19 @@ class Need:
     fallback: bool = False
     frees: frozenset[str] = frozenset()
     moving: bool = False
+    has: int = 0
 
 
 def needs(desired: Desired, state: State, steps: Iterable[Step]) -> tuple[Need, ...]:
-    """What the steps ask of the quotas; nothing where they make no instances.
+    """What the steps ask of the quotas; nothing where they neither make instances nor say how many there may be.
 
     Each type that is tried is asked of: one without quota fails the endpoint, even if another could be had.
     """
-    made = next((step for step in steps if isinstance(step, Call) and step.operation in _INSTANCES), None)
-    if made is None:
-        return ()
+    calls = {step.operation: step for step in steps if isinstance(step, Call)}
+    made = next((calls[each] for each in _INSTANCES if each in calls), None)
     there = next((each for each in state.endpoints if each.name == desired.endpoint), None)
+    if made is None:
+        return _more(desired, there) if calls.keys() & _COUNTS else ()
     beside = made.operation == "update_endpoint"
     count = desired.instance_count
     if there and made.params.get("RetainAllVariantProperties"):
@@ -197,6 +200,24 @@ def needs(desired: Desired, state: State, steps: Iterable[Step]) -> tuple[Need, 
 
 
 _INSTANCES = ("create_endpoint", "update_endpoint")
+_COUNTS = {"register_scalable_target", "update_endpoint_weights_and_capacities"}
+
+
+def _more(desired: Desired, there: plans.Endpoint | None) -> tuple[Need, ...]:
+    """What another count, or other bounds, ask of the quota: the difference. Of several types, it may be any."""
+    if desired.fallbacks or there is None or there.status != "InService":
+        return ()
+    has, least, most = there.instances, desired.instance_count, desired.instance_count
+    if desired.scaling:  # AWS brings what is in service within its bounds
+        least, most = desired.scaling.least, desired.scaling.most
+    return (
+        Need(
+            instance_type=desired.instance_type,
+            more=max(least - has, 0),
+            scaling=max(most - max(least, has), 0),
+            has=has,
+        ),
+    )
 
 
 def together(wanted: Iterable[Need]) -> tuple[Need, ...]:
@@ -213,6 +234,7 @@ def together(wanted: Iterable[Need]) -> tuple[Need, ...]:
             fallback=all(each.fallback for each in some),
             frees=frozenset().union(*(each.frees for each in some)),
             moving=any(each.moving for each in some),
+            has=sum(each.has for each in some),
         )
         for kind, some in by_type.items()
     )
@@ -410,7 +432,7 @@ def quota(region: str, need: Need, room: Room) -> Check:
     ask = _asked_for(room.open) or increase(kind, least, region) + (
         f"; or do without {kind}." if need.fallback else "."
     )
-    if limit.value < least:
+    if need.more and limit.value < least:
         if need.fallback:
             said += "; a fallback without enough fails the whole endpoint"
         certain = limit.value < need.more or (isinstance(use, Use) and use.counted and not need.moving)
@@ -420,11 +442,11 @@ def quota(region: str, need: Need, room: Room) -> Check:
     doubts = (
         (going, f", and {going} being deleted", "Deploy when they are gone."),
         (use.unseen, f", and {use.unseen} in use are of a type that cannot be seen", ask),
-        (need.scaling, f"; scaling out would silently stop at {limit.value - used}", None),
+        (need.scaling, f"; scaling out would silently stop at {limit.value - used + need.has}", None),
     )
     for count, words, cure in doubts:
         least += count
-        if limit.value < least:
+        if count and limit.value < least:
             more = _asked_for(room.open) or f"{increase(kind, least, region)}."
             return check("warning", said + words, more if cure is None else cure)
     return check("ok", said)

@@ -50,6 +50,8 @@ class Call:
             said += f": {self.params['PolicyName']}"
         if when := self.params.get("ScheduleExpression"):
             said += f": delete endpoint {when} UTC"
+        for each in self.params.get("DesiredWeightsAndCapacities", ()):
+            said += f": {each['DesiredInstanceCount']} instances"
         return said
 
 

@@ -341,10 +341,11 @@ class Stack:
                 if wrong is None and match[1] in region.endpoints:
                     region.invocations[match[1], int(wall()) // 60] += 1
                 return wrong or await act(region, match[1], call.headers, call.body, asks)
-        scheduler.fire(region, sagemaker.Hosting(state, region))
+        hosting = sagemaker.Hosting(state, region)
+        scheduler.fire(region, hosting)
         rooms: Mapping[str, object] = {
             "sagemaker": sagemaker.Hosting(state, region, fate),
-            "application-autoscaling": scaling.Scaling(region),
+            "application-autoscaling": scaling.Scaling(region, hosting),
             "scheduler": scheduler.Scheduler(region),
             "marketplace-discovery": marketplace.Discovery(state),
             "marketplace-agreement": marketplace.Agreements(state),

@@ -1,6 +1,7 @@
 """
 Service Quotas, for SageMaker's endpoints: how many instances of a type, in one region. CreateEndpoint and
-UpdateEndpoint hold to them. A requested increase stays open until the scenario's quota reaches it.
+UpdateEndpoint hold to them, and so does a change of the count alone, by what it adds. A requested increase stays open
+until the scenario's quota reaches it.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def in_use(region: Region) -> dict[str, int]:
     return _counted(
         {**variant, "InstancePools": [], "InstanceType": deployment.types.get(variant["VariantName"])}
         for endpoint in region.endpoints.values()
-        for deployment in (endpoint.serving, endpoint.coming)
+        for deployment in ((endpoint.coming,) if endpoint.resizing else (endpoint.serving, endpoint.coming))
         if deployment and endpoint.status != "Failed"
         for variant in deployment.params["ProductionVariants"]
     )

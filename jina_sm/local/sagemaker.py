@@ -8,7 +8,8 @@ IAM's view of the execution role, and whether an instance type suits the package
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from jina_sm.local import marketplace, quotas
@@ -17,6 +18,8 @@ from jina_sm.local.state import ORDINARY, Deployment, Endpoint, Fate, Made, Regi
 
 NOT_SUBSCRIBED = "Caller is not subscribed to the marketplace offering."
 _GPUS = ("ml.g4dn.", "ml.g5.", "ml.g6.", "ml.g6e.")  # what a package is made for beside the catalogue's is assumed
+# What an update may keep of a variant, and how a config spells it.
+_KEPT = {"DesiredInstanceCount": "InitialInstanceCount", "DesiredWeight": "InitialVariantWeight"}
 _SAID = {"model": "model", "endpoint-config": "endpoint configuration", "endpoint": "endpoint"}
 
 
@@ -119,9 +122,14 @@ class Hosting:
             _variant(variant, shown, running=endpoint.serving is not None)
             for variant in shown.params["ProductionVariants"]
         ]
+        if endpoint.resizing and endpoint.coming:
+            wanted = endpoint.coming.params["ProductionVariants"]
+            for told, variant in zip(described["ProductionVariants"], wanted, strict=True):
+                told["DesiredInstanceCount"] = variant.get("InitialInstanceCount", 1)
+                told["DesiredWeight"] = variant["InitialVariantWeight"]
         if "AsyncInferenceConfig" in shown.params:
             described["AsyncInferenceConfig"] = shown.params["AsyncInferenceConfig"]
-        if endpoint.status == "Updating" and endpoint.coming:
+        if endpoint.status == "Updating" and endpoint.coming and not endpoint.resizing:
             described["PendingDeploymentSummary"] = {
                 "EndpointConfigName": endpoint.coming.config,
                 "StartTime": endpoint.modified,
@@ -134,20 +142,14 @@ class Hosting:
 
     def update_endpoint(self, asked: Asked) -> Answer:
         region = self._region
-        endpoint = self._settled(asked["EndpointName"])
-        if endpoint.status == "Failed":  # deletion is all that AWS allows on a failed endpoint
-            raise invalid(f'Cannot update failed endpoint "{endpoint.arn}".')
-        assert endpoint.serving is not None
-        coming = self._deployment(asked["EndpointConfigName"])
-        if coming.config == endpoint.serving.config:
+        endpoint, serving = self._serving(asked["EndpointName"])
+        coming = self._deployment(asked["EndpointConfigName"], _kept(asked, serving))
+        if coming.config == serving.config:
             raise invalid("Cannot update endpoint with the currently in use endpoint configuration.")
         # AWS reads the old config too, so an update fails once that has been deleted (terraform-provider-aws#40048).
-        self._there("endpoint-config", region.configs, endpoint.serving.config)
+        self._there("endpoint-config", region.configs, serving.config)
         scaled = {key[0].split("/")[3] for key in region.targets if key[0].split("/")[1] == endpoint.name}
-        kinds = (
-            {v["VariantName"]: _types(v) for v in each.params["ProductionVariants"]}
-            for each in (endpoint.serving, coming)
-        )
+        kinds = ({v["VariantName"]: _types(v) for v in each.params["ProductionVariants"]} for each in (serving, coming))
         before, after = kinds
         if held := sorted(name for name in scaled if before.get(name) != after.get(name)):
             raise invalid(
@@ -157,6 +159,25 @@ class Hosting:
         quotas.check(self._state, region, coming.params["ProductionVariants"])
         fails = self._fate.failure or coming.short
         endpoint.begin("Updating", now=region.clock.now(), lasts=self._lasts, coming=coming, failure=fails)
+        return {"EndpointArn": endpoint.arn}
+
+    def update_endpoint_weights_and_capacities(self, asked: Asked) -> Answer:
+        region = self._region
+        endpoint, serving = self._serving(asked["EndpointName"])
+        wanted = {each["VariantName"]: each for each in asked["DesiredWeightsAndCapacities"]}
+        variants = serving.params["ProductionVariants"]
+        if unknown := sorted(wanted.keys() - {each["VariantName"] for each in variants}):
+            raise invalid(f"The endpoint has no variant {', '.join(unknown)}.")
+        changed, more = [], []
+        for each in variants:
+            said = wanted.get(each["VariantName"], {})
+            now = {**each, **{spelled: said[name] for name, spelled in _KEPT.items() if name in said}}
+            changed.append(now)
+            if (added := now.get("InitialInstanceCount", 1) - each.get("InitialInstanceCount", 1)) > 0:
+                more.append({**each, "InitialInstanceCount": added})
+        quotas.check(self._state, region, more)  # of what is there none is replaced
+        coming = replace(serving, params={**serving.params, "ProductionVariants": changed})
+        endpoint.begin("Updating", now=region.clock.now(), lasts=self._lasts, coming=coming)
         return {"EndpointArn": endpoint.arn}
 
     def delete_endpoint(self, asked: Asked) -> Answer:
@@ -237,8 +258,19 @@ class Hosting:
             raise invalid(f'Cannot update in-progress endpoint "{endpoint.arn}".')
         return endpoint
 
-    def _deployment(self, config: str) -> Deployment:
-        params = self._there("endpoint-config", self._region.configs, config).params
+    def _serving(self, name: str) -> tuple[Endpoint, Deployment]:
+        """The endpoint, and what it serves."""
+        endpoint = self._settled(name)
+        if endpoint.status == "Failed":  # deletion is all that AWS allows on a failed endpoint
+            raise invalid(f'Cannot update failed endpoint "{endpoint.arn}".')
+        assert endpoint.serving is not None
+        return endpoint, endpoint.serving
+
+    def _deployment(self, config: str, instead: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Deployment:
+        """``instead``: what the variants of a name have in the place of what the config says."""
+        said = self._there("endpoint-config", self._region.configs, config).params
+        variants = [{**each, **instead.get(each["VariantName"], {})} for each in said["ProductionVariants"]]
+        params = {**said, "ProductionVariants": variants}
         packages = {}
         for variant in params["ProductionVariants"]:
             if name := variant.get("ModelName"):
@@ -313,6 +345,18 @@ def _variant(asked: Mapping[str, Any], of: Deployment, *, running: bool) -> Answ
         "CurrentInstanceCount": wanted if running else 0,
         "DesiredInstanceCount": wanted,
         **kept,
+    }
+
+
+def _kept(asked: Asked, serving: Deployment) -> dict[str, dict[str, Any]]:
+    """What an update keeps of what serves, by variant."""
+    if not asked.get("RetainAllVariantProperties"):
+        return {}
+    excluded = {each["VariantPropertyType"] for each in asked.get("ExcludeRetainedVariantProperties", ())}
+    names = [spelled for kind, spelled in _KEPT.items() if kind not in excluded]
+    return {
+        each["VariantName"]: {name: each[name] for name in names if name in each}
+        for each in serving.params["ProductionVariants"]
     }
 
 

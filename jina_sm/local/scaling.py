@@ -1,5 +1,6 @@
 """
-Application Auto Scaling of endpoints: targets, policies and their tags. Nothing is scaled by them.
+Application Auto Scaling of endpoints: targets, policies and their tags. No load scales anything; but who registers a
+target brings what is in service within its bounds.
 
 What it says of an endpoint that is not there or not in service is in our words: AWS's are not written down.
 """
@@ -7,12 +8,14 @@ What it says of an endpoint that is not there or not in service is in our words:
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from jina_sm.local.protocol import Answer, Asked, Refusal, invalid, page
+from jina_sm.local.sagemaker import Hosting
 from jina_sm.local.state import Region, Scaled
 
 _SPELLED = ("NextToken", "MaxResults")
@@ -29,9 +32,10 @@ def ours(body: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The targets of one region."""
+    """The targets of one region, and who changes its endpoints."""
 
     _region: Region
+    _hosting: Hosting
 
     def register_scalable_target(self, asked: Asked) -> Answer:
         key, tags = _key(asked), asked.pop("Tags", {})
@@ -58,7 +62,23 @@ class Scaling:
             raise invalid("MinCapacity must be less than or equal to MaxCapacity.")
         there.params, there.tags = params, {**there.tags, **tags}
         self._region.targets[key] = there
+        self._bring_within(key[0], params["MinCapacity"], params["MaxCapacity"])
         return {"ScalableTargetARN": there.arn}
+
+    def _bring_within(self, resource: str, least: int, most: int) -> None:
+        """As AWS does it, afterwards: what its quota has no room for stays as it is, and nobody is told."""
+        _, name, _, variant = resource.split("/")
+        endpoint = self._region.endpoints.get(name)
+        if endpoint is None or endpoint.status != "InService" or endpoint.serving is None:
+            return
+        for each in endpoint.serving.params["ProductionVariants"]:
+            has = each.get("InitialInstanceCount", 1)
+            if each["VariantName"] == variant and has != (wanted := min(max(has, least), most)):
+                count = {"VariantName": variant, "DesiredInstanceCount": wanted}
+                with suppress(Refusal):
+                    self._hosting.update_endpoint_weights_and_capacities(
+                        {"EndpointName": name, "DesiredWeightsAndCapacities": [count]}
+                    )
 
     def _queued(self, resource: str) -> bool:
         endpoint = self._region.endpoints.get(resource.split("/")[1])

@@ -94,6 +94,11 @@ class Endpoint:
     def status(self) -> str:
         return self.doing or self.stands or ("InService" if self.serving else "Failed")
 
+    @property
+    def resizing(self) -> bool:
+        """Whether what is under way gives it more instances or fewer, and leaves its config."""
+        return bool(self.serving and self.coming and self.coming.config == self.serving.config)
+
     def begin(
         self, doing: str, *, now: float, lasts: float, coming: Deployment | None = None, failure: str = ""
     ) -> None:

@@ -224,6 +224,10 @@ def planned() -> list[Call]:
         *plan.teardown(State(alarms=(Alarm(endpoint=name),))),
         *plan.deployment(desired, State()),
         *plan.deployment(dataclasses.replace(desired, instance_count=2), running),
+        *plan.deployment(
+            dataclasses.replace(desired, scaling=None),
+            dataclasses.replace(running, endpoints=(dataclasses.replace(there, wanted=4),)),
+        ),
         *plan.pause(running),
         *plan.resume(dataclasses.replace(running, endpoints=(), targets=(), known={config: paused})),
         *plan.teardown(running),
@@ -234,7 +238,7 @@ def planned() -> list[Call]:
 
 def test_every_planned_call_satisfies_awss_own_model() -> None:
     calls = planned()
-    assert len({(call.service, call.operation) for call in calls}) == 25
+    assert len({(call.service, call.operation) for call in calls}) == 26
     for call in calls:
         model = service(call.service)
         names = {botocore.xform_name(name): name for name in model.operation_names}

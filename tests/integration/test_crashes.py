@@ -36,6 +36,7 @@ def spec(**more: Any) -> Spec:
 SMALL, GUARDED = spec(), spec(autoscaling={"max": 3}, ttl="8h")
 OTHER = spec(autoscaling={"max": 3}, ttl="8h", name="other")
 LARGE = spec(autoscaling={"max": 3}, ttl="8h", instance_type="ml.g5.2xlarge")
+BUSIER = spec(autoscaling={"min": 2, "max": 4, "target": 6}, ttl="8h")
 FLEET = f'[defaults]\nregions = ["{REGION}"]\n[[models]]\nmodel = "{V3}"\n[[models]]\nmodel = "{RERANKER}"\n'
 
 
@@ -47,6 +48,15 @@ def subscribed(aws: Any) -> None:
 def deployed(aws: Any, wanted: Spec = GUARDED) -> None:
     subscribed(aws)
     run.deploy(wanted, session=aws)
+
+
+def scaled_out(aws: Any) -> None:
+    """The load has had it have more instances than it began with."""
+    deployed(aws)
+    counts = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}]
+    aws.client("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName=NAME, DesiredWeightsAndCapacities=counts
+    )
 
 
 def paused(aws: Any) -> None:
@@ -112,16 +122,22 @@ COMMANDS: dict[str, Command] = {
         9,  # the role and its policy; model, config, group, schedule, endpoint; target and policy
     ),
     "deploy --instance-type": Command(
-        deployed,
+        scaled_out,
         lambda aws: run.deploy(LARGE, session=aws),
         ("deploy", V3, *WHERE, "--ttl", "8h", "--autoscaling", "1-3", "--instance-type", "ml.g5.2xlarge", "--yes"),
         7,  # the config; policy and target away; the endpoint; target and policy; the old config away
     ),
+    "deploy --autoscaling": Command(
+        scaled_out,
+        lambda aws: run.deploy(BUSIER, session=aws),
+        ("deploy", V3, *WHERE, "--ttl", "8h", "--autoscaling", "2-4@6", "--yes"),
+        2,  # target and policy, and nothing of the endpoint
+    ),
     "deploy again without": Command(
-        deployed,
+        scaled_out,
         lambda aws: run.deploy(SMALL, session=aws),
         ("deploy", V3, *WHERE, "--yes"),
-        4,
+        5,  # policy and target away; the count; schedule and group away
     ),
     "pause": Command(
         deployed,

@@ -102,6 +102,45 @@ def test_what_scales_is_updated_and_scales_again() -> None:
     assert there().targets == ()
 
 
+def resized(aws: Aws, count: int) -> None:
+    wanted = [{"VariantName": "AllTraffic", "DesiredInstanceCount": count}]
+    aws("sagemaker").update_endpoint_weights_and_capacities(EndpointName=NAME, DesiredWeightsAndCapacities=wanted)
+
+
+def test_other_bounds_replace_no_instance_and_need_quota_for_what_they_add(account: Served) -> None:
+    before, busier = run.deploy(spec(**SCALED))[REGION], spec(autoscaling={"min": 2, "max": 2})
+    local.change_scenario(account.port, quotas={"ml.g5.xlarge": 1})
+    with pytest.raises(errors.QuotaError, match="1, in use 1, needed 1"):
+        run.plan(busier)
+    local.change_scenario(account.port, quotas={"ml.g5.xlarge": 2})
+    after = run.deploy(busier)[REGION]
+    assert (after.config, after.instances) == (before.config, 2)
+    assert run.plan(busier).empty
+    guards.pause(V3, regions=[REGION])
+    guards.resume(V3, regions=[REGION])
+    assert (there().endpoints[0].instances, run.plan(busier).empty) == (2, True)
+
+
+def test_what_scales_keeps_its_instances_when_its_type_changes(aws: Aws) -> None:
+    run.deploy(spec(**SCALED))
+    resized(aws, 3)
+    assert run.deploy(spec(**SCALED, instance_type="ml.g5.2xlarge"))[REGION].instances == 3
+
+
+def test_what_no_longer_scales_gets_its_count_back(account: Served, aws: Aws) -> None:
+    before = run.deploy(spec(**SCALED))[REGION]
+    resized(aws, 3)
+    assert run.plan(spec(**SCALED)).empty
+    plan = run.plan(PLAIN)
+    assert plan.regions[REGION].changes == ("instances: 3 -> 1", "autoscaling: 1-3@5 -> none")
+    after = run.deploy(plan)[REGION]
+    assert (after.config, after.instances) == (before.config, 1)
+    resized(aws, 2)  # by hand
+    local.change_scenario(account.port, quotas={"ml.g5.xlarge": 2})
+    assert run.deploy(PLAIN)[REGION].instances == 1
+    assert run.plan(PLAIN).empty
+
+
 def test_aws_updates_no_endpoint_that_scales(aws: Aws) -> None:
     run.deploy(spec(**SCALED))
     params = run.plan(spec(**SCALED, instance_type="ml.g5.2xlarge")).regions[REGION].desired.config_params

@@ -107,6 +107,60 @@ def test_an_update_shows_the_old_config_until_it_is_done(slow: Served, time: Tim
     assert after["ProductionVariants"][0]["CurrentInstanceCount"] == 3
 
 
+def counts(sagemaker: Any) -> tuple[str, int, int]:
+    """The status, and how many instances there are and should be."""
+    found = sagemaker.describe_endpoint(EndpointName="e")
+    (there,) = found["ProductionVariants"]
+    return found["EndpointStatus"], there["CurrentInstanceCount"], there["DesiredInstanceCount"]
+
+
+def resize(sagemaker: Any, count: int, name: str = "AllTraffic") -> None:
+    wanted = [{"VariantName": name, "DesiredInstanceCount": count}]
+    sagemaker.update_endpoint_weights_and_capacities(EndpointName="e", DesiredWeightsAndCapacities=wanted)
+
+
+def test_another_count_leaves_the_config(slow: Served, time: Time) -> None:
+    slow.deploy()
+    time.move(SLOW_S)
+    sagemaker = slow.aws("sagemaker")
+    resize(sagemaker, 3)
+    assert counts(sagemaker) == ("Updating", 1, 3)
+    during = sagemaker.describe_endpoint(EndpointName="e")
+    assert (during["EndpointConfigName"], "PendingDeploymentSummary" in during) == ("e", False)
+    assert refused(resize, sagemaker=sagemaker, count=2)[1].startswith("Cannot update in-progress endpoint")
+    time.move(SLOW_S)
+    assert counts(sagemaker) == ("InService", 3, 3)
+    assert (
+        sagemaker.describe_endpoint_config(EndpointConfigName="e")["ProductionVariants"][0]["InitialInstanceCount"] == 1
+    )
+    assert "no variant other" in refused(resize, sagemaker=sagemaker, count=2, name="other")[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [
+        ({}, 2),
+        ({"RetainAllVariantProperties": False}, 2),
+        ({"RetainAllVariantProperties": True}, 3),
+        (
+            {
+                "RetainAllVariantProperties": True,
+                "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredInstanceCount"}],
+            },
+            2,
+        ),
+    ],
+)
+def test_an_update_keeps_the_count_if_it_is_told_to(stack: Served, more: dict[str, Any], count: int) -> None:
+    stack.deploy()
+    sagemaker = stack.aws("sagemaker")
+    resize(sagemaker, 3)
+    variants = [variant("e", InitialInstanceCount=2, InstanceType="ml.g5.2xlarge")]
+    sagemaker.create_endpoint_config(EndpointConfigName="new", ProductionVariants=variants)
+    sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="new", **more)
+    assert counts(sagemaker) == ("InService", count, count)
+
+
 def test_a_deleted_endpoint_keeps_its_name_until_it_is_gone(slow: Served, time: Time) -> None:
     slow.deploy()
     time.move(SLOW_S)

@@ -1,7 +1,8 @@
-"""Service Quotas on the local stack, and that CreateEndpoint and UpdateEndpoint hold to them."""
+"""Service Quotas on the local stack, and that what gives endpoints instances holds to them."""
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -42,6 +43,22 @@ def test_an_update_needs_its_instances_beside_the_old_ones(slow: Served, time: T
     said = refused(sagemaker.update_endpoint, EndpointName="e", EndpointConfigName="c3")
     assert said == (WORDS[0], WORDS[1].format(limit=3, used=1, more=3))
     sagemaker.update_endpoint(EndpointName="e", EndpointConfigName="c2")
+
+
+def test_another_count_needs_what_it_adds(slow: Served, time: Time) -> None:
+    local.change_scenario(slow.port, quota=3)
+    slow.deploy(instances=2)
+    time.move(SLOW_S)
+    resize = functools.partial(slow.aws("sagemaker").update_endpoint_weights_and_capacities, EndpointName="e")
+    said = refused(resize, DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 4}])
+    assert said == (WORDS[0], WORDS[1].format(limit=3, used=2, more=2))
+    resize(DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}])
+    assert refused(slow.aws("sagemaker").create_endpoint, EndpointName="f", EndpointConfigName="e")[1] == WORDS[
+        1
+    ].format(limit=3, used=3, more=2)
+    time.move(SLOW_S)
+    local.change_scenario(slow.port, quota=1)  # less than there are: fewer are allowed all the same
+    resize(DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 2}])
 
 
 def test_quotas_are_found_by_code_and_by_name(stack: Served) -> None:

@@ -136,6 +136,21 @@ def test_an_endpoint_can_be_registered_for_scaling(stack: Served) -> None:
     assert (found["ResourceId"], found["MaxCapacity"]) == (target["ResourceId"], 3)
 
 
+def test_what_is_registered_is_brought_within_its_bounds_as_far_as_the_quota_goes(stack: Served) -> None:
+    stack.deploy()
+    scaling, sagemaker = stack.aws("application-autoscaling"), stack.aws("sagemaker")
+    local.change_scenario(stack.port, quota=2)
+    where = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "endpoint/e/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    for least, most, expected in ((2, 4, 2), (3, 4, 2), (1, 1, 1)):
+        scaling.register_scalable_target(**where, MinCapacity=least, MaxCapacity=most)
+        (variant,) = sagemaker.describe_endpoint(EndpointName="e")["ProductionVariants"]
+        assert variant["CurrentInstanceCount"] == expected
+
+
 def test_health_says_that_the_vectors_are_not_jinas(stack: Served) -> None:
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{stack.url}/_jina/health") as answer:
         said = json.load(answer)

@@ -121,6 +121,14 @@ def old(account: Served) -> None:
         endpoint.created -= 25 * 3600
 
 
+def scaled_out(account: Served) -> None:
+    """The load has had it have more instances than it began with."""
+    count = {"VariantName": "AllTraffic", "DesiredInstanceCount": 3}
+    account.aws("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName=NAME, DesiredWeightsAndCapacities=[count]
+    )
+
+
 def stream() -> None:
     with Client(READER, regions=["us-east-1"]) as client:
         assert [*client.read_stream("<p>a</p>")]
@@ -156,6 +164,8 @@ COMMANDS: tuple[tuple[tuple[str, ...], str] | Callable[..., None] | tuple[tuple[
     (DOES, f"deploy {V3} -r us-east-1 --autoscaling 1-4 --yes"),
     (MAKES_ROLES, f"deploy {V3} -r us-east-1 --autoscaling 1-4 --ttl 8h --yes"),
     (DOES, f"deploy {V3} -r us-east-1 --autoscaling 1-4 --ttl 9h --yes"),
+    scaled_out,
+    (DOES, f"deploy {V3} -r us-east-1 --yes"),
     (DOES, "deploy -f FILE --yes"),
     (LOOKS, "deploy -f FILE --plan"),
     (DOES, f"deploy {RERANKER} {READER} -r us-east-1 --yes"),
@@ -182,6 +192,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], str] | Callable[..., None] | tuple[tuple[
     (LOOKS, "orphans"),
     (DOES, f"resume {V3} -r us-east-1 --ttl 2h --yes"),
     (DOES, "orphans jina-sm-private --remove --idle 1m --yes"),
+    (DOES, "deploy -f FILE --prune --yes"),
     (MAKES_ROLES, "teardown --all --logs --yes"),
     (DOES, f"unsubscribe {READER} --yes"),
 )

@@ -113,6 +113,110 @@ def test_an_update_takes_scaling_off_and_keeps_as_many_instances_as_there_are() 
     assert update.params["RetainAllVariantProperties"] is True
 
 
+@pytest.mark.parametrize(
+    ("instances", "targets"),
+    [
+        (4, ()),  # a run that ended after it took the scaling off
+        (1, ()),
+        (1, (TARGET,)),
+    ],
+)
+def test_an_update_of_what_scales_leaves_no_fewer_instances(instances: int, targets: tuple[Target, ...]) -> None:
+    larger = dataclasses.replace(GUARDED, instance_type="ml.g5.2xlarge")
+    there = state(endpoints=(dataclasses.replace(endpoint(), instances=instances),), targets=targets)
+    assert updating(larger, there)["RetainAllVariantProperties"] is True
+
+
+def test_an_update_of_what_does_not_scale_has_as_many_instances_as_were_asked_for() -> None:
+    larger = dataclasses.replace(DESIRED, instance_type="ml.g5.2xlarge")
+    there = state(endpoints=(dataclasses.replace(endpoint(), instances=4),), targets=(TARGET,))
+    assert "RetainAllVariantProperties" not in updating(larger, there)
+    more = dataclasses.replace(GUARDED, instance_count=3)  # than there are, and nothing scales it yet
+    alone = state(endpoints=(dataclasses.replace(endpoint(), instances=1),))
+    assert "RetainAllVariantProperties" not in updating(more, alone)
+
+
+def updating(desired: plan.Desired, there: State) -> Any:
+    (call,) = [
+        step
+        for step in plan.deployment(desired, there)
+        if isinstance(step, Call) and step.operation == "update_endpoint"
+    ]
+    return call.params
+
+
+def serving(desired: plan.Desired, *, instances: int, **more: Any) -> State:
+    """An endpoint of a config of its own, with as many instances as the load has it have."""
+    config = desired.config_params["EndpointConfigName"]
+    return State(
+        **{
+            "endpoints": (dataclasses.replace(endpoint(config=config), instances=instances),),
+            "configs": (config,),
+            "models": (MODEL,),
+            "serving": {**desired.model_params, **desired.config_params},
+            **more,
+        }
+    )
+
+
+@pytest.mark.parametrize("instances", [1, 3, 4])
+def test_other_bounds_make_no_other_config(instances: int) -> None:
+    there = serving(DESIRED, instances=instances, targets=(TARGET,), schedules=(SCHEDULE,))
+    higher = dataclasses.replace(GUARDED, instance_count=2, scaling=dataclasses.replace(BUSY, least=2))
+    (call,) = plan.deployment(higher, there)
+    assert isinstance(call, Call)
+    assert (call.operation, call.params["MinCapacity"], call.params["MaxCapacity"]) == (
+        "register_scalable_target",
+        2,
+        4,
+    )
+    assert plan.changes(higher, there) == ("autoscaling: 1-4@5 -> 2-4@5",)
+
+
+def test_what_begins_to_scale_is_registered_as_it_is() -> None:
+    two = dataclasses.replace(DESIRED, instance_count=2)
+    scaled = dataclasses.replace(DESIRED, scaling=BUSY)
+    assert said(plan.deployment(scaled, serving(two, instances=2))) == [
+        "register_scalable_target",
+        "put_scaling_policy",
+    ]
+    always = dataclasses.replace(DESIRED, instance_count=3, scaling=dataclasses.replace(BUSY, least=3))
+    assert said(plan.deployment(always, serving(two, instances=2))) == [
+        "register_scalable_target",
+        "put_scaling_policy",
+    ]
+    # To begin with more than the fewest takes instances that nothing else would bring.
+    assert "update_endpoint" in said(
+        plan.deployment(dataclasses.replace(two, scaling=BUSY), serving(DESIRED, instances=1))
+    )
+
+
+def test_a_count_that_nothing_scales_is_another_config() -> None:
+    there = serving(DESIRED, instances=1, targets=(TARGET,))
+    assert "update_endpoint" in said(plan.deployment(dataclasses.replace(DESIRED, instance_count=2), there))
+
+
+def test_what_nothing_scales_any_more_gets_its_count_back() -> None:
+    busy = dataclasses.replace(endpoint(), instances=4, wanted=4)
+    there = serving(DESIRED, instances=4, endpoints=(busy,), targets=(TARGET,))
+    steps = plan.deployment(DESIRED, there)
+    assert [str(step) for step in steps[-2:]] == [
+        f"update endpoint weights and capacities {NAME}: 1 instances", f"wait until {NAME} is in service",
+    ]  # fmt: skip
+    assert "deregister_scalable_target" in said(steps[:-2])
+    assert plan.changes(DESIRED, there) == ("instances: 4 -> 1", "autoscaling: 1-4@5 -> none")
+    assert plan.deployment(GUARDED, dataclasses.replace(there, schedules=(SCHEDULE,))) == [], "the load has it have 4"
+    back = dataclasses.replace(there, endpoints=(dataclasses.replace(busy, wanted=1),), targets=())
+    assert plan.deployment(DESIRED, back) == [], "what AWS is about to do is not asked for again"
+
+
+def test_bounds_that_change_together_with_something_else_come_with_the_new_config() -> None:
+    there = serving(DESIRED, instances=1, targets=(TARGET,))
+    larger = dataclasses.replace(DESIRED, instance_type="ml.g5.2xlarge", instance_count=2)
+    scaled = dataclasses.replace(larger, scaling=dataclasses.replace(BUSY, least=2))
+    assert updating(scaled, there)["EndpointConfigName"] == scaled.config_params["EndpointConfigName"]
+
+
 def test_a_plan_says_what_is_different() -> None:
     serving = {**DESIRED.model_params, **DESIRED.config_params, "CreationTime": ENDS}
     there = dataclasses.replace(RUNNING, serving=serving)

@@ -97,6 +97,40 @@ def test_an_update_needs_its_instances_beside_the_old_and_as_many_as_the_load_ha
     assert (need.more, need.scaling, need.beside, need.frees) == (3, 5, True, frozenset())
 
 
+def test_other_bounds_need_what_they_add_to_what_is_there() -> None:
+    scaled = dataclasses.replace(DESIRED, instance_count=3, scaling=Scaling(least=3, most=8, target=5.0))
+    serving = {**DESIRED.model_params, **DESIRED.config_params}
+    there = dataclasses.replace(
+        THERE,
+        endpoints=(dataclasses.replace(endpoint(), instances=2),),
+        targets=(Target(endpoint=NAME, least=1, most=8),),
+        serving=serving,
+    )
+    (need,) = preflight.needs(scaled, there, plan.deployment(scaled, there))
+    assert (need.more, need.scaling, need.has, need.beside) == (1, 5, 2, False)
+    assert preflight.quota(REGION, need, room(2, 2)).verdict == "fail"
+    assert "would silently stop at 4" in preflight.quota(REGION, need, room(4, 2)).seen
+    assert preflight.quota(REGION, need, room(8, 2)).verdict == "ok"
+
+
+def test_a_count_that_went_astray_needs_the_difference() -> None:
+    three = dataclasses.replace(DESIRED, instance_count=3)
+    config = three.config_params["EndpointConfigName"]
+    fewer = dataclasses.replace(endpoint(config=config), instances=1, wanted=1)
+    there = State(endpoints=(fewer,), configs=(config,), models=(MODEL,))
+    (need,) = preflight.needs(three, there, plan.deployment(three, there))
+    assert (need.more, need.scaling, need.has, need.beside) == (2, 0, 1, False)
+
+
+def test_bounds_that_add_nothing_are_refused_for_no_quota() -> None:
+    lower = dataclasses.replace(DESIRED, scaling=Scaling(least=1, most=2, target=5.0))
+    busy = dataclasses.replace(endpoint(), instances=4)
+    there = dataclasses.replace(THERE, endpoints=(busy,), targets=(Target(endpoint=NAME, least=1, most=8),))
+    (need,) = preflight.needs(lower, there, plan.deployment(lower, there))
+    assert (need.more, need.scaling) == (0, 0)
+    assert preflight.quota(REGION, need, room(3, 4)).verdict == "ok"
+
+
 def test_one_that_has_to_go_first_frees_its_instances() -> None:
     failed = dataclasses.replace(THERE, endpoints=(endpoint("Deleting"),))
     (need,) = preflight.needs(DESIRED, failed, plan.deployment(DESIRED, failed))
