@@ -18,12 +18,14 @@ from jina_sm.cli import amounts, show
 from jina_sm.errors import DeployError, InputError, JinaSMError, PartialError
 
 if TYPE_CHECKING:
+    from jina_sm.catalog import Catalog
     from jina_sm.cli.beside import Beside
     from jina_sm.deploy.cost import Cost, Key
     from jina_sm.deploy.marketplace import Offer
     from jina_sm.deploy.plan import Endpoint, Step
     from jina_sm.deploy.preflight import Check
     from jina_sm.deploy.run import Inventory, Plan
+    from jina_sm.deploy.spec import Spec
 
 HOURS_A_MONTH = 730
 regions_option = click.option(
@@ -187,26 +189,17 @@ def deploy(
         _show_plans(plans, beside, show.say)
     cost.check_ceiling((there.most_usd_per_hour for plan in plans for there in plan.regions.values()), ceiling)
     if only_plan:
-        return None
+        return
     _agreed(plans, beside, yes)
     endpoints = _run(plans, aws, as_json)
     if beside:
         beside.remove(aws, as_json)
     if as_json:
-        return _tell_endpoints(endpoints, beside)
-    for there in endpoints.values():
-        for region, endpoint in there.items():
-            click.echo(f"{region}: {endpoint.name} {endpoint.status}")
-    if any(each.async_inference for each in wanted):
-        show.say("What is asynchronous is asked by InvokeEndpointAsync, not by this package's client.")
-    for each in wanted:
-        until = f" or its end in {each.ttl / 3600:g} h at the latest" if each.ttl else ""
-        # The model's name would take every endpoint of the model.
-        what = catalog.endpoint_name(known.model(each.model), each.name) if each.name else each.model
-        show.say(f"Billed until `jina-sm teardown {what}`{until}.")
-    if beside:
-        beside.told()
-    return None
+        _tell_endpoints(endpoints, beside)
+    else:
+        _tell_done(endpoints, wanted, known)
+        if beside:
+            beside.told()
 
 
 def _check(models: tuple[str, ...], file: Path | None, *, said_beside: bool, ones_own: str | None, prune: bool) -> None:
@@ -236,6 +229,21 @@ def _tell_plans(plans: list[Plan], beside: Beside | None, as_json: bool) -> None
         beside.json("plans", said)
     else:
         show.json(said[0] if len(said) == 1 else said)
+
+
+def _tell_done(endpoints: Mapping[str, Mapping[str, Endpoint]], wanted: Sequence[Spec], known: Catalog) -> None:
+    from jina_sm import catalog
+
+    for there in endpoints.values():
+        for region, endpoint in there.items():
+            click.echo(f"{region}: {endpoint.name} {endpoint.status}")
+    if any(each.async_inference for each in wanted):
+        show.say("What is asynchronous is asked by InvokeEndpointAsync, not by this package's client.")
+    for each in wanted:
+        until = f" or its end in {each.ttl / 3600:g} h at the latest" if each.ttl else ""
+        # The model's name would take every endpoint of the model.
+        what = catalog.endpoint_name(known.model(each.model), each.name) if each.name else each.model
+        show.say(f"Billed until `jina-sm teardown {what}`{until}.")
 
 
 def _tell_endpoints(endpoints: Mapping[str, Mapping[str, Endpoint]], beside: Beside | None) -> None:
