@@ -39,10 +39,6 @@ class Server(http.server.ThreadingHTTPServer):
     def ends_after_two(self) -> None:
         self.asked, self.ends = 0, True
 
-    @property
-    def target(self) -> tuple[str, str]:
-        return "--target", f"http://127.0.0.1:{self.server_port}?model={V3}"
-
 
 class _Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -94,10 +90,13 @@ def server() -> Iterator[Server]:
 def run(typed: Run, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """``embed -i in.txt`` and more words."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JINA_API_KEY", "k")
+    monkeypatch.setenv("JINA_API_URL", f"http://127.0.0.1:{server.server_port}")
+    target = ("--target", f"jina-api://?model={V3}")  # where nothing is sent twice because it takes long
 
     def command(*words: str, texts: list[str] = TEXTS) -> Told:
         Path("in.txt").write_text("\n".join(texts))
-        return typed("embed", "-i", "in.txt", *server.target, *DIMENSIONS, *words)
+        return typed("embed", "-i", "in.txt", *target, *DIMENSIONS, *words)
 
     return command
 
