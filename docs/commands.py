@@ -35,7 +35,10 @@ def leaves(command: click.Command, path: tuple[str, ...] = ("jina-sm",)) -> Iter
     if not isinstance(command, click.Group) or command.invoke_without_command:
         yield " ".join(path), command
     if isinstance(command, click.Group):
-        for name, each in command.commands.items():
+        context = click.Context(command)
+        for name in [*command.commands] or command.list_commands(context):
+            each = command.get_command(context, name)
+            assert each is not None
             yield from leaves(each, (*path, name))
 
 

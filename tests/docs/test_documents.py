@@ -83,10 +83,12 @@ def test_the_readmes_first_try_runs_as_written(tmp_path: Path, free_port: int) -
 def test_every_option_the_readme_names_exists() -> None:
     from jina_sm.cli import cli
 
+    context = click.Context(cli)
     for line in re.findall(r"^\$ jina-sm (.*?)(?:  +#.*)?$", README, re.MULTILINE):
-        words, command = line.split(), cli
-        while words and words[0] in getattr(command, "commands", {}):
-            command = command.commands[words.pop(0)]  # type: ignore[assignment]
+        words = line.split()
+        command: click.Command = cli
+        while words and isinstance(command, click.Group) and (found := command.get_command(context, words[0])):
+            words, command = words[1:], found
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= known, line
 

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
+from jina_sm import cli
 from tests.conftest import Told
 
 V3 = "jina-embeddings-v3"
@@ -290,6 +292,15 @@ def test_one_endpoint_of_a_model_is_looked_at_and_torn_down_by_its_name(run: Run
     code, out, _ = run("teardown", V3, "--yes", "--logs")
     assert (code, out.endswith(f"schedules, log groups of {V3}: none is left\n")) == (0, True)
     assert names(V3) == []
+
+
+def test_each_command_is_listed_as_it_says_itself() -> None:
+    context = click.Context(cli.cli)
+    for name, (_, line) in cli.COMMANDS.items():
+        command = cli.cli.get_command(context, name)
+        assert command is not None
+        assert (command.name, command.get_short_help_str(10_000)) == (name, line)
+    assert cli.cli.get_command(context, "none-such") is None
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -203,7 +203,8 @@ def test_the_next_commands_are_commands(needs: Needs) -> None:
             assert words[1].startswith("JINA_API_KEY=")
             continue
         assert words[0] == "jina-sm"
-        command = cli.commands[words[1]]
+        command = cli.get_command(click.Context(cli), words[1])
+        assert command is not None
         command.make_context(words[1], words[2:], parent=click.Context(cli))  # parses, runs nothing
         if words[1] == "deploy":
             assert needs.region in words
