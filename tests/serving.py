@@ -39,6 +39,8 @@ def vector(text: str, task: str | None = None, width: int = 1024) -> Vectors:
 class Obedient:
     """An embedding model and a reranker that fail, die, or wait when a text says so."""
 
+    stand_in = True
+
     def __init__(self, *, memory: int = 10**9, model: str = EMBEDS, max_tokens: int = 8192) -> None:
         self.model = catalog.load().model(model)
         self.max_tokens = max_tokens

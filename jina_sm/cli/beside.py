@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jina_sm.cli import show
-from jina_sm.cli.deployment import cost_json, endpoint_json, reported, show_failures, sign, step_json
+from jina_sm.cli.deployment import cost_json, endpoint_json, show_failures, sign, step_json
 
 if TYPE_CHECKING:
     from jina_sm.catalog import Catalog
@@ -51,22 +51,31 @@ class Beside:
             tell("  with --prune, the deployment takes all of it away")
         show_failures(self.failed)
 
-    def remove(self, aws: Any, as_json: bool) -> None:
-        """Takes away what is to go. Raises PartialError too where there may be more, since nobody could look."""
+    def remove(self, aws: Any) -> JinaSMError | None:
+        """Takes away what is to go; what went wrong with that, to be raised when all that was done is told."""
         from jina_sm.deploy import guards
-        from jina_sm.deploy.run import raise_if
+        from jina_sm.errors import JinaSMError as Failure
 
         if not self.prune:
-            return
-        with reported(as_json):
+            return None
+        try:
             with show.progress([*dict.fromkeys(region for region, _ in self.steps)]) as listener:
                 guards.take(self.steps, session=aws, on_event=listener)
+        except Failure as error:
+            return error
+        return None
+
+    def check(self) -> None:
+        """Raises PartialError where more may be there to remove, since nobody could look."""
+        from jina_sm.deploy.run import raise_if
+
+        if self.prune:
             raise_if(self.failed, {}, f"what is not in {self.file} could not be looked for everywhere", several=True)
 
-    def told(self) -> None:
+    def told(self, *, removed: bool) -> None:
         """When all is done."""
         for (region, name), endpoint in self.endpoints.items():
-            if self.prune:
+            if removed:
                 click.echo(f"{region}: {name} removed")
             else:
                 show.say(
@@ -74,11 +83,11 @@ class Beside:
                     f"until `{_command(region, name)}`."
                 )
 
-    def json(self, kind: str, said: object, *, done: bool = False) -> None:
+    def json(self, kind: str, said: object, *, removed: bool = False) -> None:
         """Together with what is said of the file's own."""
         beside = [
             endpoint_json(endpoint)
-            | {"region": key[0], "command": _command(*key), "removed": done and self.prune}
+            | {"region": key[0], "command": _command(*key), "removed": removed}
             | {"steps": [step_json(step) for step in self.steps.get(key, ())]}
             | cost_json(self.spent.get(key))
             for key, endpoint in self.endpoints.items()

@@ -192,14 +192,18 @@ def deploy(
         return
     _agreed(plans, beside, yes)
     endpoints = _run(plans, aws, as_json)
-    if beside:
-        beside.remove(aws, as_json)
+    failure = beside.remove(aws) if beside else None
+    removed = bool(beside and beside.prune) and failure is None
     if as_json:
-        _tell_endpoints(endpoints, beside)
+        _tell_endpoints(endpoints, beside, removed)
     else:
         _tell_done(endpoints, wanted, known)
         if beside:
-            beside.told()
+            beside.told(removed=removed)
+    if failure:
+        raise failure
+    if beside:
+        beside.check()
 
 
 def _check(models: tuple[str, ...], file: Path | None, *, said_beside: bool, ones_own: str | None, prune: bool) -> None:
@@ -246,13 +250,13 @@ def _tell_done(endpoints: Mapping[str, Mapping[str, Endpoint]], wanted: Sequence
         show.say(f"Billed until `jina-sm teardown {what}`{until}.")
 
 
-def _tell_endpoints(endpoints: Mapping[str, Mapping[str, Endpoint]], beside: Beside | None) -> None:
+def _tell_endpoints(endpoints: Mapping[str, Mapping[str, Endpoint]], beside: Beside | None, removed: bool) -> None:
     told = {
         name: {region: endpoint_json(endpoint) for region, endpoint in there.items()}
         for name, there in endpoints.items()
     }
     if beside:
-        beside.json("endpoints", told, done=True)
+        beside.json("endpoints", told, removed=removed)
     else:
         show.json(next(iter(told.values())) if len(told) == 1 else told)
 

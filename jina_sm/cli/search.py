@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jina_sm.client import Client
     from jina_sm.values import Usage
 
+_ELSEWHERE = ("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "AWS_ENDPOINT_URL", "JINA_API_URL")
 _EMBEDS, _RERANKS, _READS = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual", "ReaderLM-v2"
 _regions_option = click.option(
     "--region", "-r", "regions", multiple=True, metavar="REGION", help="Home first; default: JINA_SM_REGIONS, AWS's."
@@ -87,10 +88,12 @@ def embed(
         raise InputError("--resume goes on with a file; name it with --output")
     lines = _rows(texts, source)
     collect, asked = on_error == "collect", {"task": task, "dimensions": dimensions}
+    # A local stack's vectors, or another server's, are not the model's: they are never taken for them.
+    elsewhere = [os.environ.get(name) for name in _ELSEWHERE] + [each for each in targets if each.startswith("http")]
     with contextlib.ExitStack() as closing:
         client = closing.enter_context(_client(model or _EMBEDS, regions, endpoint, targets, profile, given=model))
         finished = closing.enter_context(
-            journal.opened(output, [client.model.key, asked], resume=resume)  # before anything is paid for
+            journal.opened(output, [client.model.key, asked, elsewhere], resume=resume)  # before anything is paid for
         )
         there = sum(line.text in finished for line in lines)
         try:

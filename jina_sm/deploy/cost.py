@@ -184,7 +184,9 @@ def resumed(
             try:
                 variant = ControlPlane(aws, key[0]).made_from(config)["ProductionVariants"][0]
                 pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
-                instances[key] = {pools[0]["InstanceType"]: (count := variant.get("InitialInstanceCount", 1))}
+                least = [int(each.params["MinCapacity"]) for each in some if "MaxCapacity" in each.params]
+                count = max([variant.get("InitialInstanceCount", 1), *least])
+                instances[key] = {pools[0]["InstanceType"]: count}
                 scaled = [int(each.params["MaxCapacity"]) for each in some if "MaxCapacity" in each.params]
                 if len(pools) == 1:
                     peaks[key] = max([count, *scaled])

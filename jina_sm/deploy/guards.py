@@ -97,7 +97,9 @@ def checked(
             need
             for (where, name), call in making.items()
             if where == region
-            for need in _needs(control.made_from(str(call.params["EndpointConfigName"])), state.of(name))
+            for need in _needs(
+                control.made_from(str(call.params["EndpointConfigName"])), state.of(name), steps[where, name]
+            )
         ]
         wanted = preflight.together(asked)
         rooms = facts.rooms(control, known, wanted)
@@ -181,14 +183,26 @@ def _made(steps: Iterable[Step]) -> Call | None:
     return next((call for call in calls if call.operation == "create_endpoint"), None)
 
 
-def _needs(config: Mapping[str, Any], state: State) -> Iterator[Need]:
-    """What an endpoint of that config asks of the quotas. Every type that is tried is asked of."""
+def _needs(config: Mapping[str, Any], state: State, steps: Iterable[Step]) -> Iterator[Need]:
+    """What an endpoint of that config asks of the quotas, scaled as the steps say. Each type that is tried is asked of.
+
+    Nothing of a config that is gone: AWS will say so.
+    """
+    bounds = [each.params for each in steps if isinstance(each, Call) and "MaxCapacity" in each.params]
+    least = max((int(each["MinCapacity"]) for each in bounds), default=0)
+    most = max((int(each["MaxCapacity"]) for each in bounds), default=0)
     there = frozenset(each.name for each in state.endpoints)  # it has failed or is going, and is gone before
-    for variant in config["ProductionVariants"]:
+    for variant in config.get("ProductionVariants", ()):
         pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
         for place, pool in enumerate(pools):
-            count = int(variant.get("InitialInstanceCount", 1))
-            yield Need(instance_type=pool["InstanceType"], more=count, fallback=place > 0, frees=there)
+            count = max(int(variant.get("InitialInstanceCount", 1)), least)
+            yield Need(
+                instance_type=pool["InstanceType"],
+                more=count,
+                scaling=max(most - count, 0),
+                fallback=place > 0,
+                frees=there,
+            )
 
 
 def _ttl(seconds: int, aws: Any, region: str) -> Ttl:

@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -221,7 +222,11 @@ def app_of(server: Server) -> FastAPI:
     async def unknown(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         told = {404: f"there is nothing at {request.url.path[:80]}", 405: "another method is meant"}
-        refusal = Refusal(status, told.get(status, "refused"), code={404: "no_such_path"}.get(status, "refused"))
+        message, code = told.get(status, "refused"), {404: "no_such_path"}.get(status, "refused")
+        detail = getattr(error, "detail", None)
+        if detail and detail != HTTPStatus(status).phrase:  # a route of a team's own says what it means
+            message, code = str(detail), "refused"
+        refusal = Refusal(status, message, code=code)
         answer = _refused(refusal, request)
         for name, value in (getattr(error, "headers", None) or {}).items():
             answer.headers[name] = value
@@ -273,7 +278,7 @@ async def _through(server: Server, name: str, request: Request) -> Response:
             "Content-Type": told.content_type,
             "x-total-tokens": str(told.tokens),
             "Server-Timing": _timing(told, time.perf_counter() - began),
-            **(STANDS_IN if server.stand_in else {}),
+            **(STANDS_IN if told.stand_in else {}),
         },
     )
 

@@ -44,10 +44,11 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class TimedRows(Rows):
-    """Rows, and how long they waited for the model and were worked on."""
+    """Rows, how long they waited for the model and were worked on, and whether it is the stand-in."""
 
     queue_s: float
     work_s: float
+    stand_in: bool = False
 
 
 class Backend(Protocol):
@@ -144,7 +145,7 @@ class Local:
         texts = [text[:most] if size > encoder.max_tokens else text for text, size in zip(texts, sizes, strict=True)]
         sizes = fitting
         found = await self._answered((_EMBED, asked.task), texts, sizes, caller, name)
-        return _timed(_shaped(np.stack(found.rows), asked), sum(sizes) - before * len(sizes), found)
+        return _timed(_shaped(np.stack(found.rows), asked), sum(sizes) - before * len(sizes), found, encoder)
 
     async def rerank(self, asked: RerankRequest, *, caller: str) -> Rows:
         encoder = self._scorer
@@ -156,7 +157,7 @@ class Local:
         sizes = _fitting(encoder, sizes, "documents", cut=self._truncate)
         pairs = [(asked.query, document) for document in documents]
         found = await self._answered((_SCORE, None), pairs, sizes, caller, "documents")
-        return _timed(np.array(found.rows, np.float32), query + sum(lengths), found)
+        return _timed(np.array(found.rows, np.float32), query + sum(lengths), found, encoder)
 
     async def _late(
         self, encoder: Embedder, asked: EmbedRequest, texts: Sequence[str], sizes: Sequence[int], caller: str, name: str
@@ -167,7 +168,7 @@ class Local:
             raise _too_long(encoder, size, name, "the chunks of one document are")
         found = await self._answered((_LATE, asked.task), [tuple(texts)], [size], caller, name)
         (rows,) = found.rows
-        return _timed(_shaped(rows, asked), size - before, found)
+        return _timed(_shaped(rows, asked), size - before, found, encoder)
 
     async def _answered(
         self, group: Hashable, payloads: Sequence[Any], sizes: Sequence[int], caller: str, param: str
@@ -270,8 +271,8 @@ def _not_served(does: str) -> Refusal:
     return Refusal(404, f"no model that {does} is served here", code="model_not_found", param="model")
 
 
-def _timed(values: Vectors, tokens: int, found: Answered) -> TimedRows:
-    return TimedRows(values, tokens, found.queue_s, found.work_s)
+def _timed(values: Vectors, tokens: int, found: Answered, encoder: Encoder) -> TimedRows:
+    return TimedRows(values, tokens, found.queue_s, found.work_s, encoder.stand_in)
 
 
 def _shaped(rows: Any, asked: EmbedRequest) -> Any:

@@ -360,8 +360,13 @@ class Batcher:
         return told
 
     def _admit(self, items: int, tokens: int, now: float, deadline: float | None) -> None:
-        """Raises FullError, or TooLargeError. Where nothing waits, there will not be more room later."""
+        """Raises FullError, or TooLargeError. Where nothing waits, there will not be more room later.
+
+        Where nothing runs either, anything is tried.
+        """
         trusted = deadline is not None and self._measured >= TRUSTED
+        if not self.waiting_items and self.running is None:
+            return  # or a model that was slow for a while would be thought slow for ever
         if deadline is not None and trusted and tokens > (deadline - now) * self._rate:
             raise TooLargeError(tokens / self._rate)
         if not self.waiting_items:
@@ -492,14 +497,13 @@ class Batcher:
         took = now - batch.began
         if took <= 0:
             return
-        if 2 * batch.padded < self.budget:
-            # Much of a small batch's time is the call's own: it says only how fast the model is at least.
-            self._rate = max(self._rate, batch.tokens / took)
-            return
+        full = 2 * batch.padded >= self.budget
+        if not full and self._measured >= TRUSTED:
+            return  # much of a small batch's time is the call's own
         tokens, seconds = self._worked
         self._worked = (0.95 * tokens + batch.tokens, 0.95 * seconds + took)
         self._rate = max(1.0, self._worked[0] / self._worked[1])
-        self._measured += 1
+        self._measured += full
 
     def _shrink(self, batch: Batch) -> None:
         self.out_of_memory += 1

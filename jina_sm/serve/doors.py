@@ -37,6 +37,7 @@ class Told:
     tokens: int = 0
     queue_s: float | None = None
     work_s: float | None = None
+    stand_in: bool = False
 
 
 class Doors:
@@ -253,8 +254,9 @@ def _wants_npy(accept: str) -> bool:
 
 def _told(rows: Rows, body: bytes, content_type: str = JSON) -> Told:
     """With the times of what was worked on here; a gateway's rows have none."""
-    queue_s, work_s = (rows.queue_s, rows.work_s) if isinstance(rows, TimedRows) else (None, None)
-    return Told(body, content_type, rows.tokens, queue_s, work_s)
+    if isinstance(rows, TimedRows):
+        return Told(body, content_type, rows.tokens, rows.queue_s, rows.work_s, rows.stand_in)
+    return Told(body, content_type, rows.tokens)
 
 
 def _npy(rows: Rows) -> Told:

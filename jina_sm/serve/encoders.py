@@ -30,7 +30,9 @@ _MEMORY = re.compile(
 
 
 class Encoder(Protocol):
-    """One model. ``model`` is its row, ``max_tokens`` the longest text it reads."""
+    """One model. ``model`` is its row, ``max_tokens`` the longest text it reads; ``stand_in``: it only plays it."""
+
+    stand_in: bool
 
     @property
     def model(self) -> Model: ...
@@ -117,6 +119,8 @@ def check_kind(row: Model) -> None:
 class SentenceTransformersEmbedder:
     """What SentenceTransformers loads: with LoRA tasks, prompts, or neither."""
 
+    stand_in = False
+
     def __init__(self, loaded: Any, row: Model | None, *, name: str, max_tokens: int | None = None) -> None:
         self._loaded = loaded
         self._prompts: Mapping[str, str] = dict(loaded.prompts or {})
@@ -198,6 +202,8 @@ class SentenceTransformersEmbedder:
 
 class CrossEncoderScorer:
     """What SentenceTransformers' CrossEncoder loads."""
+
+    stand_in = False
 
     def __init__(self, loaded: Any, row: Model | None, *, name: str, max_tokens: int | None = None) -> None:
         self._loaded = loaded

@@ -127,7 +127,7 @@ class Gateway:
 
     def _check(self, items: Sequence[Item], param: str) -> None:
         for place, item in enumerate(items):
-            if isinstance(item, Media) and isinstance(item.source, str) and _place(item.source) not in self._url_hosts:
+            if isinstance(item, Media) and isinstance(item.source, str) and not _places(item.source) & self._url_hosts:
                 said = f"{param}[{place}]: URLs of that host are not passed on; send the media as base64"
                 raise Refusal(422, said, code="url_not_allowed", param=f"{param}[{place}]")
 
@@ -141,16 +141,21 @@ class Gateway:
             self._under_way -= 1
 
 
-def _place(url: str) -> str:
-    """HOST, or HOST:PORT where it is not the scheme's own; "": who fetches it may not see the same host in it."""
+def _places(url: str) -> set[str]:
+    """What an allowed host may be called that has it: HOST:PORT, and HOST where the port is the scheme's own.
+
+    None where whoever fetches it may not see the same host in it.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname or "", parts.port
+        host, own = parts.hostname or "", {"http": 80, "https": 443}.get(parts.scheme)
+        port = parts.port or own
     except ValueError:
-        return ""
+        return set()
     if "\\" in url or "@" in parts.netloc:
-        return ""
-    return host if port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f"{host}:{port}"
+        return set()
+    host = f"[{host}]" if ":" in host else host
+    return {f"{host}:{port}", *([host] if port == own else [])}
 
 
 def _refused(error: JinaSMError, name: str) -> Refusal:

@@ -23,6 +23,8 @@ EMBEDS, RERANKS = "jina-embeddings-v3", "jina-reranker-v2-base-multilingual"
 class StandInEmbedder:
     """An embedding model by its row, and the small encoder."""
 
+    stand_in = True
+
     def __init__(self, model: Model, encoder: UniversalSentenceEncoder, max_tokens: int | None = None) -> None:
         self.model = model
         self.max_tokens = min(max_tokens or model.max_tokens, model.max_tokens)
@@ -49,6 +51,8 @@ class StandInEmbedder:
 
 class StandInScorer:
     """A reranker by its row, and the small encoder."""
+
+    stand_in = True
 
     def __init__(self, model: Model, encoder: UniversalSentenceEncoder, max_tokens: int | None = None) -> None:
         self.model = model

@@ -126,9 +126,11 @@ def test_where_it_could_not_be_looked_is_said_and_pruning_is_not_complete(accoun
     assert code == 0
     assert DROPPED in out
     assert f"error: {FAR} could not be listed" in err
-    code, _, err = typed(*DEPLOY, "--prune", "--yes")
+    code, out, err = typed(*DEPLOY, "--prune", "--yes", "--json")
     assert code == 1
     assert "what is not in jina-sm.toml could not be looked for everywhere" in err
+    told = json.loads(out)
+    assert (list(told["endpoints"]), list(told["failed"])) == ([NAME], [FAR])
     local.clear_faults(account.port)
     assert there() == sorted([(HOME, NAME), (FAR, ELSEWHERE)])
 

@@ -164,6 +164,19 @@ def test_other_settings_take_nothing_from_what_was_finished(server: Server, run:
     assert len(server.answered) == kept + len(TEXTS)
 
 
+def test_what_another_place_gave_is_not_taken_for_the_models(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local stack's vectors are a stand-in's."""
+    server.ends_after_two()
+    run("-o", "out.npy")
+    server.goes_on()
+    kept = len(server.answered)
+    monkeypatch.setenv("JINA_API_URL", f"http://localhost:{server.server_port}")
+    assert run("-o", "out.npy", "--resume")[0] == 0
+    assert len(server.answered) == kept + len(TEXTS)
+
+
 def test_a_file_of_something_else_is_left_alone(server: Server, run: Run) -> None:
     for said in ("a\n", "[1]\n", '{"a": 1}\n'):
         Path("out.npy.part").write_text(said)

@@ -432,3 +432,30 @@ def test_what_is_resumed_after_the_subscription_has_ended_is_told_so(typed: Call
     assert f"the account is not subscribed to {V3}, and AWS refuses unless another account shares" in " ".join(
         err.split()
     )
+
+
+def test_one_config_that_is_of_no_use_any_more_keeps_no_other_from_resuming(aws: Aws) -> None:
+    run.deploy(PLAIN)
+    run.deploy(spec(name="other"))
+    guards.pause(V3, regions=[REGION])
+    (gone,) = (each for each in there().models if "other" in each)
+    aws("sagemaker").delete_model(ModelName=gone)
+    with pytest.raises(errors.JinaSMError):
+        guards.resume(V3, regions=[REGION])
+    assert [each.name for each in there().endpoints if each.status == "InService"] == [NAME]
+
+
+def test_what_scales_again_asks_quota_for_its_fewest_and_is_told_of_its_most(
+    account: Served, typed: Callable[..., Told]
+) -> None:
+    run.deploy(spec(autoscaling={"min": 1, "max": 2}))
+    run.deploy(spec(autoscaling={"min": 2, "max": 6}))  # registered, and the config still begins with one
+    guards.pause(V3, regions=[REGION])
+    local.change_scenario(account.port, quotas={"ml.g5.xlarge": 1})
+    with pytest.raises(errors.QuotaError, match="needed 2"):
+        guards.resume(V3, regions=[REGION])
+    local.change_scenario(account.port, quotas={"ml.g5.xlarge": 4})
+    code, _, err = typed("resume", V3, "-r", REGION)
+    assert code == 2
+    assert "scaling out would silently stop at 4" in err
+    assert "In service: 7.816 USD an hour." in err

@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import numpy as np
 import openai
 import pytest
-from fastapi import BackgroundTasks, Body, FastAPI, Response
+from fastapi import BackgroundTasks, Body, FastAPI, HTTPException, Response
 from serving import EMBEDS, RERANKS, Obedient, Served, served, vector
 
 from jina_sm import AsyncClient, Client, errors, local
 from jina_sm.bench.endpoint import told
 from jina_sm.serve.app import create_app
 from jina_sm.serve.batcher import Limits, TooLargeError
-from jina_sm.serve.gateway import Gateway
+from jina_sm.serve.gateway import Gateway, _places
 from jina_sm.serve.settings import Settings
 from jina_sm.transport.target import parse
 from jina_sm.values import normalized
@@ -74,11 +74,19 @@ def test_routes_of_a_teams_own_stand_behind_the_same_gate():
         def mine(text: Annotated[str, Body(embed=True)]) -> dict[str, str]:
             return {"upper": text.upper()}
 
+        @app.get("/kept/{number}")
+        def kept(number: int) -> None:
+            raise HTTPException(409 if number else 404, f"there is no {number}")
+
     with served(add=add, api_keys=KEY, max_body_bytes=1024) as up:
         known = f"Bearer {KEY}"
         assert up.ask("/mine", {"text": "red"}, Authorization=known)[::2] == (200, {"upper": "RED"})
         assert up.ask("/mine", {"text": 1}, Authorization=known)[0] == 422
         assert up.ask("/mine", {"text": "red"})[0] == 401
+        for number, status in ((0, 404), (5, 409)):
+            told = up.ask(f"/kept/{number}", method="GET", Authorization=known)
+            assert (told[0], told[2]["detail"]) == (status, f"there is no {number}")
+        assert up.ask("/none", method="GET", Authorization=known)[2]["error"]["code"] == "no_such_path"
         assert up.ask("/mine", {"text": "r" * 1024}, Authorization=known)[0] == 413
 
 
@@ -138,11 +146,15 @@ def test_the_plain_door(up):
 def test_each_model_has_its_own_names(tmp_path):
     for name in ("vectors", "scores"):
         (tmp_path / name).mkdir()
-    with served(model=str(tmp_path / "vectors"), reranker=str(tmp_path / "scores")) as up:
+    real = Obedient()
+    real.stand_in = False
+    with served(real, model=str(tmp_path / "vectors"), reranker=str(tmp_path / "scores")) as up:
         asked = {"query": "pet", "documents": ["pet"]}
-        assert up.ask("/v1/embeddings", {"input": "red", "model": "vectors"})[0] == 200
+        status, headers, _ = up.ask("/v1/embeddings", {"input": "red", "model": "vectors"})
+        assert (status, "x-jina-sm-stand-in" in headers) == (200, False)
         assert up.ask("/v1/embeddings", {"input": "red", "model": "scores"})[0] == 404
-        assert up.ask("/v1/rerank", {**asked, "model": "scores"})[0] == 200
+        status, headers, _ = up.ask("/v1/rerank", {**asked, "model": "scores"})
+        assert (status, headers["x-jina-sm-stand-in"]) == (200, "true")
         assert up.ask("/v1/rerank", {**asked, "model": "vectors"})[0] == 404
 
 
@@ -639,6 +651,22 @@ def test_a_gateway_passes_no_url_on_but_to_hosts_that_were_allowed():
         ):
             status, _, answer = up.ask("/v1/embeddings", {"input": [{"image": url}]})
             assert (status, answer["error"]["code"]) == (422, "url_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "url", "passes"),
+    [
+        ("a.example:443", "https://a.example/x", True),
+        ("a.example:443", "https://a.example:443/x", True),
+        ("a.example", "https://a.example:443/x", True),
+        ("a.example:8080", "http://a.example:8080/x", True),
+        ("a.example", "http://a.example:443/x", False),
+        ("[::1]:8000", "http://[::1]:8000/x", True),
+        ("[::1]", "http://[::1]:8000/x", False),
+    ],
+)
+def test_an_allowed_host_may_have_its_port(allowed, url, passes):
+    assert bool(_places(url) & {allowed}) == passes
 
 
 def test_a_gateway_has_one_model_of_each_kind():
