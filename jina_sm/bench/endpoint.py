@@ -17,7 +17,7 @@ from typing import Any
 from jina_sm import wire
 from jina_sm.catalog import Catalog, Model
 from jina_sm.errors import InputError, ProtocolError
-from jina_sm.transport import Request, Response, Transport
+from jina_sm.transport import STAND_IN, Request, Response, Transport
 from jina_sm.transport.target import Target, open_transport, parse
 from jina_sm.values import EmbedRequest, Item, RerankRequest
 
@@ -262,7 +262,7 @@ def told(headers: Mapping[str, str]) -> Told:
         found = [said[name] for name in names if name in said and said[name] >= 0]
         return found[0] / 1000 if found else None
 
-    stand_in = headers.get("x-jina-sm-stand-in") == "true"
+    stand_in = headers.get(STAND_IN) == "true"
     return Told(queue_s=of(_QUEUE), work_s=of(_WORK), total_s=of(_TOTAL), stand_in=stand_in)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from jina_sm import catalog
 from jina_sm.deploy.aws import ControlPlane
 from jina_sm.deploy.marketplace import Marketplace
-from jina_sm.deploy.plan import MODEL_TAG, Endpoint
+from jina_sm.deploy.plan import MODEL_TAG, Endpoint, brought_back
 from jina_sm.deploy.pricing import Price, instance_price
 from jina_sm.deploy.run import Inventory, side_by_side
 from jina_sm.deploy.steps import Call, Step
@@ -182,16 +182,13 @@ def resumed(
             config = str(call.params["EndpointConfigName"])
             models[key] = inventory.found[key[0]].state.known[config].tags.get(MODEL_TAG, "")
             try:
-                variant = ControlPlane(aws, key[0]).made_from(config)["ProductionVariants"][0]
-                pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
-                least = [int(each.params["MinCapacity"]) for each in some if "MaxCapacity" in each.params]
-                count = max([variant.get("InitialInstanceCount", 1), *least])
-                instances[key] = {pools[0]["InstanceType"]: count}
-                scaled = [int(each.params["MaxCapacity"]) for each in some if "MaxCapacity" in each.params]
-                if len(pools) == 1:
-                    peaks[key] = max([count, *scaled])
-            except (JinaSMError, LookupError) as error:
+                types, count, most = brought_back(ControlPlane(aws, key[0]).made_from(config), some)
+            except JinaSMError as error:
                 instances[key] = str(error)
+                continue
+            instances[key] = {types[0]: count} if types else f"{config}, or the model that it names, is gone"
+            if len(types) == 1:
+                peaks[key] = most
     found = _priced(instances, models, {}, aws, known)
     return {key: replace(each, peak=peaks.get(key)) for key, each in found.items()}
 

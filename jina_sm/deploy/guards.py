@@ -184,25 +184,14 @@ def _made(steps: Iterable[Step]) -> Call | None:
 
 
 def _needs(config: Mapping[str, Any], state: State, steps: Iterable[Step]) -> Iterator[Need]:
-    """What an endpoint of that config asks of the quotas, scaled as the steps say. Each type that is tried is asked of.
+    """What an endpoint of that config asks of the quotas: of one that is gone nothing, for AWS will say so.
 
-    Nothing of a config that is gone: AWS will say so.
+    Each type that is tried is asked of.
     """
-    bounds = [each.params for each in steps if isinstance(each, Call) and "MaxCapacity" in each.params]
-    least = max((int(each["MinCapacity"]) for each in bounds), default=0)
-    most = max((int(each["MaxCapacity"]) for each in bounds), default=0)
     there = frozenset(each.name for each in state.endpoints)  # it has failed or is going, and is gone before
-    for variant in config.get("ProductionVariants", ()):
-        pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
-        for place, pool in enumerate(pools):
-            count = max(int(variant.get("InitialInstanceCount", 1)), least)
-            yield Need(
-                instance_type=pool["InstanceType"],
-                more=count,
-                scaling=max(most - count, 0),
-                fallback=place > 0,
-                frees=there,
-            )
+    types, count, most = plans.brought_back(config, steps)
+    for place, kind in enumerate(types):
+        yield Need(instance_type=kind, more=count, scaling=most - count, fallback=place > 0, frees=there)
 
 
 def _ttl(seconds: int, aws: Any, region: str) -> Ttl:

@@ -483,13 +483,29 @@ def _without_endpoints(state: State) -> list[Step]:
     return steps
 
 
+def types_of(variant: Mapping[str, Any]) -> tuple[str, ...]:
+    """The instance types of a config's variant, in the order in which they are tried."""
+    pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"])) or [variant]
+    return tuple(pool["InstanceType"] for pool in pools if "InstanceType" in pool)
+
+
+def brought_back(config: Mapping[str, Any], steps: Iterable[Step]) -> tuple[tuple[str, ...], int, int]:
+    """What resuming makes of a config: its types in turn, its instances, and the most to which the steps let it scale.
+
+    Of a config that is gone there are no types.
+    """
+    variant: Mapping[str, Any] = next(iter(config.get("ProductionVariants", ())), {})
+    bounds = [each.params for each in steps if isinstance(each, Call) and "MaxCapacity" in each.params]
+    count = max([variant.get("InitialInstanceCount", 1), *(int(each["MinCapacity"]) for each in bounds)])
+    return types_of(variant), count, max([count, *(int(each["MaxCapacity"]) for each in bounds)])
+
+
 def _facts(made_of: Mapping[str, Any], scaling: Scaling | None, ttl_s: int | None) -> dict[str, str]:
     variant, vpc = made_of["ProductionVariants"][0], made_of.get("VpcConfig", {})
-    pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"]))
     facts: dict[str, Any] = {
         "package": package_of(made_of),
         "role": made_of.get("ExecutionRoleArn"),
-        "instance types": ", ".join(pool["InstanceType"] for pool in pools) or variant.get("InstanceType"),
+        "instance types": ", ".join(types_of(variant)) or None,
         "instances": variant.get("InitialInstanceCount"),
         "routing": variant.get("RoutingConfig", {}).get("RoutingStrategy"),
         "subnets": ", ".join(vpc.get("Subnets", ())),

@@ -17,6 +17,7 @@ from typing import Any
 
 from jina_sm import errors
 from jina_sm.deploy.aws import ControlPlane, NotThereError
+from jina_sm.deploy.plan import types_of
 from jina_sm.deploy.preflight import Increase, Quota, Room, Use
 
 SERVICE = "sagemaker"
@@ -256,7 +257,7 @@ def _types(control: ControlPlane, config: str) -> dict[str, str]:
         said = control.asked("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
     except (NotThereError, errors.AuthError):  # AWS lets it be deleted, and the endpoint serves on
         return {}
-    return {each["VariantName"]: _first_type(each) for each in said["ProductionVariants"]}
+    return {each["VariantName"]: next(iter(types_of(each)), "") for each in said["ProductionVariants"]}
 
 
 def _instances_of(variant: Mapping[str, Any], first: str) -> Iterator[tuple[str, int]]:
@@ -265,11 +266,6 @@ def _instances_of(variant: Mapping[str, Any], first: str) -> Iterator[tuple[str,
     yield from pools
     # What is not yet there is asked of the first type.
     yield pools[0][0] if pools else first, max(count - sum(has for _, has in pools), 0)
-
-
-def _first_type(variant: Mapping[str, Any]) -> str:
-    pools = sorted(variant.get("InstancePools", ()), key=lambda pool: int(pool["Priority"]))
-    return str(pools[0]["InstanceType"] if pools else variant.get("InstanceType", ""))
 
 
 def _increase(instance_type: str, region: str, said: Mapping[str, Any], *, new: bool = False) -> Increase:

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from jina_sm import transport
 from jina_sm.local import container, eventstream
 from jina_sm.local.container import BODY_LIMIT, Broken
 from jina_sm.local.models import Rounds
@@ -17,7 +18,7 @@ from jina_sm.local.protocol import Refusal, Reply, check, service
 from jina_sm.local.state import Endpoint, Region, State
 
 JSON = "application/json"
-STAND_IN = {"x-jina-sm-stand-in": "true"}
+STAND_IN = {transport.STAND_IN: "true"}
 _HEADER = "x-amzn-sagemaker-"
 
 

@@ -23,7 +23,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from jina_sm import catalog
+from jina_sm import catalog, transport
 from jina_sm.errors import InputError
 from jina_sm.serve import openapi, standin
 from jina_sm.serve.backend import Backend, Local, Refusal
@@ -42,7 +42,6 @@ PATHS = frozenset(
     {"/v1/embeddings", "/v1/rerank", "/v1/models", "/embed", "/invocations", "/health", "/live", "/ready", "/ping"}
     | {"/metrics", "/openapi.json"}
 )
-STANDS_IN = {"x-jina-sm-stand-in": "true"}
 _log = logging.getLogger(__name__)
 
 
@@ -68,10 +67,6 @@ class Server:
     @property
     def alive(self) -> bool:
         return self.failure is None and (self.backend is None or self.backend.alive)
-
-    @property
-    def stand_in(self) -> bool:
-        return not self.settings.upstream and STAND_IN in (self.settings.model, self.settings.reranker)
 
     def drain(self) -> None:
         """/ready turns red, and connections are closed after their answer; requests are still taken."""
@@ -175,7 +170,7 @@ def limits(settings: Settings, *, gpu: bool) -> Limits:
 
 
 def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
-    """The whole server. Raises InputError for keys that cannot be read."""
+    """The whole server."""
     return app_of(Server(settings, backend))
 
 
@@ -278,7 +273,7 @@ async def _through(server: Server, name: str, request: Request) -> Response:
             "Content-Type": told.content_type,
             "x-total-tokens": str(told.tokens),
             "Server-Timing": _timing(told, time.perf_counter() - began),
-            **(STANDS_IN if told.stand_in else {}),
+            **({transport.STAND_IN: "true"} if told.stand_in else {}),
         },
     )
 
@@ -338,7 +333,7 @@ def _health(server: Server) -> dict[str, Any]:
     if backend is not None:
         known = (backend.embedder, backend.scorer)
         told["models"] = [model.key for model in known if model is not None]
-        told["stand_in"] = server.stand_in
+        told["stand_in"] = isinstance(backend, Local) and backend.stand_in
     return told
 
 

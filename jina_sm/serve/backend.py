@@ -112,6 +112,11 @@ class Local:
         return self._scorer.model if self._scorer else None
 
     @property
+    def stand_in(self) -> bool:
+        """Whether any of them only plays a model."""
+        return any(encoder is not None and encoder.stand_in for encoder in (self._embedder, self._scorer))
+
+    @property
     def alive(self) -> bool:
         return self.engine.alive
 

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+STAND_IN = "x-jina-sm-stand-in"
+"""The header by which our own servers say that it was no model of Jina's that answered."""
+
 
 @dataclass(frozen=True)
 class Request:
