@@ -242,6 +242,9 @@ def _port(given: int | None) -> int:
 
 
 def _hint(port: int, vectors: str = "stand-in") -> None:
+    from jina_sm.transport.session import local_port
+
     whence = "are hashes of their texts" if vectors == "constant" else "come from a small stand-in model"
     show.say(f"local stack on http://127.0.0.1:{port}. Vectors {whence}, not Jina's.")
-    show.say('Use it in this shell: eval "$(jina-sm local env)"')
+    at = "" if port == local_port() else f" --port {port}"
+    show.say(f'Use it in this shell: eval "$(jina-sm local env{at})"')

@@ -113,7 +113,10 @@ def check_kind(row: Model) -> None:
     if row.kind not in ("embedding", "reranker"):
         raise InputError(f"{row.key} is a {row.kind} model, and this server has embedding models and rerankers")
     if row.kind == "reranker" and row.dialect not in _CROSS_ENCODERS:
-        raise InputError(f"{row.key} is no cross-encoder, and other rerankers are not loaded here")
+        raise InputError(
+            f"{row.key} is no cross-encoder, and other rerankers are not loaded here",
+            cure="--upstream stands in front of an endpoint of it.",
+        )
 
 
 class SentenceTransformersEmbedder:

@@ -420,3 +420,11 @@ def test_the_stacks_commands_say_json(run: Run, free_port: int) -> None:
     said = json.loads(run("local", "up", "--detach", "--vectors", "constant", *port)[1])
     assert said == {"port": free_port, "url": f"http://127.0.0.1:{free_port}", "vectors": "constant"}
     assert json.loads(run("local", "down", *port)[1]) == {"port": free_port, "stopped": True}
+
+
+def test_a_stack_on_another_port_says_how_it_is_used(run: Run, free_port: int) -> None:
+    try:
+        _, _, err = run("local", "up", "--detach", "--vectors", "constant", "--port", str(free_port))
+        assert f'eval "$(jina-sm local env --port {free_port})"' in err
+    finally:
+        run("local", "down", "--port", str(free_port))
